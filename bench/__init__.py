@@ -1,0 +1,1 @@
+"""Benchmarks of Underpass, each part run by ``python -m bench <part>``."""

@@ -1,0 +1,1 @@
+"""What runs on a machine: enrolment, heartbeat, link keeping, terminals, openers."""

@@ -1,0 +1,204 @@
+"""Keeps one link to the gateway: dials, notices when it is lost, dials again, for ever.
+
+What waits between attempts is jittered, so that a restarted gateway is not met by all its agents
+at once, and capped low enough that all of them are back within 15 seconds (spec: "Bad days").
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Final, Protocol
+
+import structlog
+
+from underpass.core.clock import Clock, SystemClock
+from underpass.core.errors import UnderpassError
+from underpass.core.jitter import Jitter, backoff, spread
+from underpass.core.supervisor import Supervisor
+from underpass.links.dial import DialTransport, dial
+from underpass.links.link import Link, LinkEnd
+from underpass.wire.handshake import AgentIdentity, Established, Refused
+
+__all__ = ["Dial", "LinkKeeper"]
+
+_log = structlog.get_logger(__name__)
+
+FIRST_WAIT: Final = 0.2
+"""Upper bound in seconds of the first wait after a link was lost."""
+KNOWN_CAP: Final = 10.0
+"""Upper bound of any wait for a gateway that has taken us before."""
+UNKNOWN_CAP: Final = 30.0
+"""Upper bound of any wait for one that never has."""
+STABLE: Final = 30.0
+"""A link that lived for so many seconds starts the waits anew when it ends."""
+DISPLACED_WAIT: Final = (20.0, 60.0)
+"""Somebody else uses our secret; two agents must not throw each other out in a loop."""
+MAX_RETRY_AFTER: Final = 60.0
+
+
+class Dial(Protocol):
+    """Makes links (``links.dial.dial``)."""
+
+    async def __call__(
+        self,
+        server: str,
+        identity: AgentIdentity,
+        *,
+        transport: DialTransport,
+        fingerprint: str | None,
+        pinned_key: bytes | None,
+        features: frozenset[str],
+        on_established: Callable[[Established], None],
+    ) -> Link: ...
+
+
+class LinkKeeper:
+    """One agent's link.
+
+    Args:
+        server: the gateway's URL.
+        identity: who we are.
+        transport: ``auto``, ``tcp`` or ``websocket``.
+        fingerprint: the pinned certificate.
+        pinned_key: the gateway's pinned Ed25519 key; None on the first link after an enrolment
+            that did not bring one (then *on_established* should keep it).
+        features: what this agent can do.
+        prepare: sets handlers on each new link before it reads anything.
+        linked: runs on each new link once it reads (announce sessions, first heartbeat); cancelled
+            when the link ends.
+        on_established: told what each handshake found.
+        dial: makes links (for tests).
+        jitter: spreads the waits.
+        clock: tells how long links lived.
+    """
+
+    def __init__(
+        self,
+        server: str,
+        identity: AgentIdentity,
+        *,
+        transport: DialTransport = "auto",
+        fingerprint: str | None = None,
+        pinned_key: bytes | None = None,
+        features: frozenset[str] = frozenset(),
+        prepare: Callable[[Link], None] = lambda _link: None,
+        linked: Callable[[Link], Awaitable[None]] | None = None,
+        on_established: Callable[[Established], None] = lambda _established: None,
+        dial: Dial = dial,
+        jitter: Jitter = spread,
+        clock: Clock | None = None,
+    ) -> None:
+        self._server = server
+        self._identity = identity
+        self._transport: DialTransport = transport
+        self._fingerprint = fingerprint
+        self._pinned_key = pinned_key
+        self._features = features
+        self._prepare = prepare
+        self._linked = linked
+        self._on_established = on_established
+        self._dial = dial
+        self._jitter = jitter
+        self._clock = clock or SystemClock()
+        self._worked: DialTransport | None = None
+        self._known = False
+        self._link: Link | None = None
+        self.attempts = 0
+        """How often it has dialled since the last link."""
+
+    @property
+    def link(self) -> Link | None:
+        """The live link, if there is one."""
+        return self._link if self._link is not None and not self._link.closed else None
+
+    async def run(self) -> None:
+        """Keep the link until cancelled; the link is closed then.
+
+        Raises:
+            Refused: the gateway said, provably, that trying again is pointless.
+        """
+        waits = self._waits()
+        while True:
+            wait = next(waits)
+            try:
+                link = await self._connect()
+            except Refused as error:
+                if error.final:
+                    raise
+                wait = max(wait, min(error.retry_after or 0.0, MAX_RETRY_AFTER))
+                self._tell(error, wait)
+            except UnderpassError as error:
+                self._tell(error, wait)
+            else:
+                began = self._clock.monotonic()
+                end = await self._live(link)
+                if self._clock.monotonic() - began >= STABLE:
+                    waits = self._waits()
+                    wait = next(waits)
+                if end.code == "displaced":
+                    wait = self._jitter(*DISPLACED_WAIT)
+                    _log.warning(
+                        "link_displaced",
+                        hint="Another agent uses this machine's identity; was its disk copied?",
+                    )
+                _log.info("link_lost", code=end.code, reason=end.message, again_in=round(wait, 1))
+            await asyncio.sleep(wait)
+
+    def _waits(self) -> Iterator[float]:
+        cap = KNOWN_CAP if self._known else UNKNOWN_CAP
+        return backoff(FIRST_WAIT, cap, self._jitter)
+
+    async def _connect(self) -> Link:
+        self.attempts += 1
+        transport = self._transport
+        if transport == "auto" and self._worked == "websocket":
+            # What worked last time saves a failing attempt; if it fails, all ways are tried again.
+            transport, self._worked = "websocket", None
+        link = await self._dial(
+            self._server,
+            self._identity,
+            transport=transport,
+            fingerprint=self._fingerprint,
+            pinned_key=self._pinned_key,
+            features=self._features,
+            on_established=self._established,
+        )
+        self._worked = "websocket" if link.carrier == "websocket" else "tcp"
+        self._known = True
+        return link
+
+    def _established(self, established: Established) -> None:
+        self._pinned_key = established.node_key
+        self._on_established(established)
+
+    async def _live(self, link: Link) -> LinkEnd:
+        _log.info("link_up", server=self._server, carrier=link.carrier, link=link.id)
+        self.attempts = 0
+        self._link = link
+        try:
+            async with Supervisor("agent link", on_failure=_failed) as supervisor:
+                self._prepare(link)
+                link.start()
+                if self._linked is not None:
+                    supervisor.start(_run(self._linked, link), "linked")
+                return await link.wait_closed()
+        finally:
+            self._link = None
+            await link.close("going_away", "The agent is stopping.")
+
+    def _tell(self, error: UnderpassError, wait: float) -> None:
+        # The first failures of a restart are no news; a gateway that stays away is.
+        log = _log.warning if self.attempts in (1, 4) or self.attempts % 20 == 0 else _log.debug
+        log("link_failed", code=error.code, reason=str(error), again_in=round(wait, 1))
+
+
+async def _run(linked: Callable[[Link], Awaitable[None]], link: Link) -> None:
+    await linked(link)
+
+
+def _failed(task: str, error: BaseException) -> None:
+    if isinstance(error, UnderpassError):
+        _log.warning("link_duty_failed", task=task, code=error.code, reason=str(error))
+    else:
+        _log.error("link_duty_failed", task=task, exc_info=error)

@@ -1,0 +1,1 @@
+"""Terminal sessions on a machine: ptys that outlive the links that show them."""

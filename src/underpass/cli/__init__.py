@@ -1,0 +1,1 @@
+"""The commands a person types; no logic beyond arguments and printing."""

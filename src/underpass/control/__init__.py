@@ -1,0 +1,1 @@
+"""The domain: machines, people, sessions, recordings, events. Decides; does no network I/O."""

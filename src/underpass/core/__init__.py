@@ -1,0 +1,1 @@
+"""What every layer may use: settings, errors, ids, clock, logging, metrics, supervision."""

@@ -1,0 +1,67 @@
+"""The Prometheus metrics of a process: one registry, each declared once, ``underpass_*``."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+__all__ = [
+    "CONTENT_TYPE",
+    "HEARTBEATS",
+    "HTTP_REQUESTS",
+    "HTTP_SECONDS",
+    "LINKS",
+    "LINK_HANDSHAKES",
+    "RECORDING_BYTES",
+    "REGISTRY",
+    "SESSIONS",
+    "SESSIONS_STARTED",
+    "STREAMS",
+    "STREAM_BYTES",
+    "STREAM_OPENS",
+    "TASK_FAILURES",
+    "render",
+]
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+REGISTRY = CollectorRegistry(auto_describe=True)
+
+LINKS = Gauge("underpass_links", "Established links.", ["role"], registry=REGISTRY)
+LINK_HANDSHAKES = Counter(
+    "underpass_link_handshakes_total", "Link handshakes by outcome.", ["role", "outcome"],
+    registry=REGISTRY,
+)  # fmt: skip
+STREAMS = Gauge("underpass_streams", "Open streams.", ["kind"], registry=REGISTRY)
+STREAM_OPENS = Counter(
+    "underpass_stream_opens_total", "Stream openings by outcome.", ["kind", "outcome"],
+    registry=REGISTRY,
+)  # fmt: skip
+STREAM_BYTES = Counter(
+    "underpass_stream_bytes_total", "Bytes relayed.", ["kind", "direction"], registry=REGISTRY
+)
+SESSIONS = Gauge("underpass_sessions", "Live terminal sessions.", ["state"], registry=REGISTRY)
+SESSIONS_STARTED = Counter(
+    "underpass_sessions_started_total", "Terminal sessions by outcome.", ["outcome"],
+    registry=REGISTRY,
+)  # fmt: skip
+RECORDING_BYTES = Counter(
+    "underpass_recording_bytes_total", "Bytes of recordings written.", registry=REGISTRY
+)
+HEARTBEATS = Counter(
+    "underpass_heartbeats_total", "Agent heartbeats by outcome.", ["outcome"], registry=REGISTRY
+)
+HTTP_REQUESTS = Counter(
+    "underpass_http_requests_total", "HTTP answers.", ["method", "route", "status"],
+    registry=REGISTRY,
+)  # fmt: skip
+HTTP_SECONDS = Histogram(
+    "underpass_http_request_seconds", "Time to answer.", ["route"], registry=REGISTRY
+)
+TASK_FAILURES = Counter(
+    "underpass_task_failures_total", "Background tasks that died.", ["owner"], registry=REGISTRY
+)
+
+
+def render() -> bytes:
+    """All metrics in the Prometheus text format."""
+    return generate_latest(REGISTRY)

@@ -1,0 +1,1 @@
+"""A node: the gateway process everybody can reach."""

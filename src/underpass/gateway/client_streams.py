@@ -1,0 +1,346 @@
+"""What people's programs open over their own link: TCP and Unix sockets, programs, sshd.
+
+Every opening is authorised here for the person whose link it is, then again by the machine's own
+policy. And since a stream can live for days, it is authorised again every few seconds: whoever is
+disabled, signed out or taken off a machine loses what they have open (spec 1: within 5 s).
+
+Which permission a target needs:
+
+=================================== =========
+``exec``                            ``shell``
+``tcp:`` loopback ``:22``           ``shell``: it is the machine's sshd (``underpass ssh-proxy``)
+any other ``tcp:``, and ``unix:``   ``forward``
+=================================== =========
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Final, Protocol
+
+import structlog
+
+from underpass.control.access import Action, AgentView, authorise, require
+from underpass.control.events import Events
+from underpass.control.live import LiveBus, LiveMessage
+from underpass.control.subject import Subject
+from underpass.core import metrics
+from underpass.core.errors import Conflict, Forbidden, InvalidRequest, UnderpassError
+from underpass.core.supervisor import Supervisor
+from underpass.gateway.registry import LinkRegistry
+from underpass.gateway.router import Router
+from underpass.links.link import Link, Opening
+from underpass.links.relay import RelayResult, Tap, relay
+from underpass.links.stream import Stream
+
+__all__ = ["Audit", "ClientStreams", "ExecAuditor", "needed_action"]
+
+_log = structlog.get_logger(__name__)
+
+RECHECK: Final = 2.5
+"""Seconds between two looks at everybody's permissions, when no news comes earlier."""
+_PASSED_ON: Final = ("command", "login", "env")
+"""What an exec's opener on the agent gets from the client's own words."""
+
+
+class Audit(Protocol):
+    """One audited program: its session id, and a tap that sees its bytes."""
+
+    @property
+    def session_id(self) -> str: ...
+
+    @property
+    def tap(self) -> Tap | None: ...
+
+
+ExecAuditor = Callable[[Subject, Any, Any], AbstractAsyncContextManager[Audit]]
+"""(subject, machine row, command) → context that keeps session, recording and events
+(``gateway.terminals.exec_audit``)."""
+
+
+class AgentsLike(Protocol):
+    """Where machines are found (``control.agents.Agents``)."""
+
+    async def find(self, subject: Subject, id_or_name: str) -> Any: ...
+    async def view(self, agent_id: str) -> AgentView | None: ...
+
+
+class CredentialsLike(Protocol):
+    """Whether a person's credential still counts (``control.sign_in.SignIn``)."""
+
+    async def still_valid(self, subject: Subject) -> bool: ...
+
+
+def needed_action(target: str) -> Action:
+    """The permission *target* needs.
+
+    Raises:
+        InvalidRequest: clients open no such targets.
+    """
+    kind, _, rest = target.partition(":")
+    if kind == "exec" and not rest:
+        return "shell"
+    if kind == "tcp":
+        host, _, port = rest.rpartition(":")
+        return "shell" if port == "22" and _is_loopback(host) else "forward"
+    if kind == "unix":
+        return "forward"
+    raise InvalidRequest(
+        "The target must be tcp:HOST:PORT, unix:PATH or exec.", code="invalid_target"
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.lower().rstrip(".") == "localhost"
+
+
+class ClientStreams:
+    """Serves clients' links.
+
+    Args:
+        router: the way to agents.
+        registry: whose links there are.
+        agents: the machines.
+        credentials: whether people may still be here.
+        events: told of every decision and every end.
+        bus: what makes a re-check come at once (topics ``user`` and ``agent``).
+        exec_audit: keeps the record of programs; without it ``exec`` is refused.
+        recheck: seconds between two re-checks.
+
+    Start :meth:`watch` as a task, and pass :meth:`serve` to the link server.
+    """
+
+    def __init__(
+        self,
+        *,
+        router: Router,
+        registry: LinkRegistry,
+        agents: AgentsLike,
+        credentials: CredentialsLike,
+        events: Events,
+        bus: LiveBus,
+        exec_audit: ExecAuditor | None = None,
+        recheck: float = RECHECK,
+    ) -> None:
+        self._router = router
+        self._registry = registry
+        self._agents = agents
+        self._credentials = credentials
+        self._events = events
+        self._bus = bus
+        self._exec_audit = exec_audit
+        self._recheck = recheck
+        self._supervisor = Supervisor("client streams")
+        self._open: set[_Open] = set()
+
+    def __len__(self) -> int:
+        """How many streams are open or being opened (a gauge that must return to zero)."""
+        return len(self._open)
+
+    def serve(self, link: Link, subject: Subject) -> None:
+        """Answer what *subject* opens over *link*; called before the link starts."""
+
+        async def opened(opening: Opening) -> None:
+            await self._serve(opening, subject)
+
+        link.on_open(opened)
+
+    async def stop(self) -> None:
+        """End every stream and the event writing."""
+        for stream in tuple(self._open):
+            stream.cut("going_away", "The gateway is shutting down.")
+        await self._supervisor.close()
+
+    def end_program(self, session_id: str, message: str) -> bool:
+        """Cut the ``exec`` that is session *session_id*; False when it is none of ours."""
+        for stream in tuple(self._open):
+            if stream.session_id == session_id:
+                stream.cut("terminated", message)
+                return True
+        return False
+
+    # -- one stream -------------------------------------------------------------------------------
+
+    async def _serve(self, opening: Opening, subject: Subject) -> None:
+        wanted = opening.meta.get("agent")
+        if not isinstance(wanted, str) or not 0 < len(wanted) <= 253:
+            raise InvalidRequest("meta.agent must name a machine.", code="invalid_meta")
+        target = opening.target
+        agent_id: str | None = None
+        try:
+            action = needed_action(target)
+            row = await self._agents.find(subject, wanted)
+            agent_id = str(row.id)
+            decision = require(subject, action, AgentView.of(row))
+            if action == "shell" and row.status == "maintenance":
+                raise Conflict("The machine is under maintenance.", code="agent_maintenance")
+        except UnderpassError as error:
+            self._record(
+                "stream.denied", subject, agent_id, target, outcome="denied",
+                rule=str(error.details.get("rule") or error.code),
+            )  # fmt: skip
+            raise
+        kind = target.partition(":")[0]
+        current = _Open(subject, agent_id, action)
+        self._open.add(current)
+        metrics.STREAMS.labels(kind).inc()
+        try:
+            if kind == "exec":
+                await self._run_exec(opening, current, row)
+            else:
+                await self._forward(opening, current, target, decision.rule)
+        finally:
+            self._open.discard(current)
+            metrics.STREAMS.labels(kind).dec()
+
+    async def _forward(self, opening: Opening, current: _Open, target: str, rule: str) -> None:
+        try:
+            remote = await self._router.open(
+                current.agent_id, target, on_behalf_of=current.subject,
+                interactive=opening.interactive,
+            )  # fmt: skip
+        except UnderpassError as error:
+            self._record(
+                "stream.failed", current.subject, current.agent_id, target, outcome="failed",
+                rule=rule, code=error.code,
+            )  # fmt: skip
+            raise
+        self._record("stream.opened", current.subject, current.agent_id, target, rule=rule)
+        result = await self._relay(opening, current, remote, None)
+        self._record(
+            "stream.closed", current.subject, current.agent_id, target,
+            sent=result.a_to_b, received=result.b_to_a,
+            code=result.error.code if result.error is not None else None,
+        )  # fmt: skip
+
+    async def _run_exec(self, opening: Opening, current: _Open, row: Any) -> None:
+        if self._exec_audit is None:
+            raise Forbidden("This gateway keeps no record of programs, so it runs none.")
+        command = opening.meta.get("command")
+        async with self._exec_audit(current.subject, row, command) as audit:
+            current.session_id = audit.session_id
+            meta = {key: opening.meta[key] for key in _PASSED_ON if key in opening.meta}
+            remote = await self._router.open(
+                current.agent_id, "exec", on_behalf_of=current.subject,
+                meta={**meta, "session_id": audit.session_id}, interactive=opening.interactive,
+            )  # fmt: skip
+            await self._relay(opening, current, remote, audit.tap)
+
+    async def _relay(
+        self, opening: Opening, current: _Open, remote: Stream, tap: Tap | None
+    ) -> RelayResult:
+        kind = opening.target.partition(":")[0]
+        try:
+            current.attach(opening, remote)
+        except BaseException:
+            remote.abort("cancelled")
+            raise
+        assert current.stream is not None
+        result = await relay(current.stream, remote, tap=tap)
+        metrics.STREAM_BYTES.labels(kind, "to_agent").inc(result.a_to_b)
+        metrics.STREAM_BYTES.labels(kind, "from_agent").inc(result.b_to_a)
+        return result
+
+    # -- again and again --------------------------------------------------------------------------
+
+    async def watch(self) -> None:
+        """Re-check everybody every few seconds and whenever something about them changed."""
+
+        def concerns(message: LiveMessage) -> bool:
+            # Of machines, only what may take a right away: hundreds come online at once.
+            return message.topic == "user" or (
+                message.topic == "agent" and message.data.get("change") in {"updated", "deleted"}
+            )
+
+        with self._bus.subscribe(concerns, limit=64) as news:
+            while True:
+                message = await news.next(self._recheck)
+                if message is None and news.closed:
+                    return
+                try:
+                    await self.recheck()
+                except Exception:  # noqa: BLE001 - a database that is away must not end the watch
+                    _log.exception("recheck_failed")
+                    await asyncio.sleep(self._recheck / 2)
+
+    async def recheck(self) -> None:
+        """Cut what is no longer allowed."""
+        valid: dict[str, bool] = {}
+        for client in self._registry.clients():
+            subject = client.subject
+            if not await self._still_valid(subject, valid):
+                self._record("link.cut", subject, None, None, rule="credential")
+                await client.link.close("unauthenticated", "The login is not valid any more.")
+        views: dict[str, AgentView | None] = {}
+        for stream in tuple(self._open):
+            if stream.agent_id not in views:
+                views[stream.agent_id] = await self._agents.view(stream.agent_id)
+            decision = authorise(stream.subject, stream.action, views[stream.agent_id])
+            if decision.allowed and await self._still_valid(stream.subject, valid):
+                continue
+            self._record(
+                "stream.cut", stream.subject, stream.agent_id, None, outcome="denied",
+                rule=decision.rule,
+            )  # fmt: skip
+            stream.cut("permission_lost", "You may not use this machine any more.")
+
+    async def _still_valid(self, subject: Subject, known: dict[str, bool]) -> bool:
+        key = f"{subject.credential_id}:{subject.user_id}"
+        if key not in known:
+            known[key] = await self._credentials.still_valid(subject)
+        return known[key]
+
+    def _record(
+        self,
+        event: str,
+        subject: Subject,
+        agent_id: str | None,
+        target: str | None,
+        *,
+        outcome: Any = "ok",
+        rule: str | None = None,
+        **details: Any,
+    ) -> None:
+        kept = {key: value for key, value in details.items() if value is not None}
+        if target is not None:
+            kept["target"] = target
+        with contextlib.suppress(RuntimeError):  # closed: the gateway is on its way out
+            self._supervisor.start(
+                self._events.record(
+                    event, actor=subject, agent_id=agent_id, outcome=outcome, rule=rule,
+                    details=kept,
+                ),
+                event,
+            )  # fmt: skip
+
+
+class _Open:
+    """One stream of a person, so that it can be cut."""
+
+    def __init__(self, subject: Subject, agent_id: str, action: Action) -> None:
+        self.subject = subject
+        self.agent_id = agent_id
+        self.action: Action = action
+        self.session_id: str | None = None
+        self.stream: Stream | None = None
+        self._cut: tuple[str, str] | None = None
+
+    def attach(self, opening: Opening, remote: Stream) -> None:
+        """The way is open: accept the person's end, unless it was cut meanwhile."""
+        if self._cut is not None:
+            remote.abort(self._cut[0])
+            raise Forbidden(self._cut[1], code=self._cut[0])
+        self.stream = opening.accept()
+
+    def cut(self, code: str, message: str) -> None:
+        """End it; the person's program is told why."""
+        self._cut = (code, message)
+        if self.stream is not None:
+            self.stream.abort(code, message)

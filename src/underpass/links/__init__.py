@@ -1,0 +1,1 @@
+"""How bytes travel: transports, handshake, mux, streams, relay."""

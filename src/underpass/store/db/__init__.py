@@ -1,0 +1,1 @@
+"""The database: the truth about everything lasting (SQLite, PostgreSQL, MySQL/MariaDB)."""

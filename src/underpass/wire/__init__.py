@@ -1,0 +1,1 @@
+"""Sans-I/O codecs: pure functions of bytes and an injected clock."""

@@ -1,0 +1,76 @@
+"""Agent settings: flags over environment, one line per mistake."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from underpass.agent.settings import AgentSettings
+from underpass.core.settings import SettingsError
+
+PIN = "sha256:" + "ab" * 32
+
+
+@pytest.fixture(autouse=True)
+def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    for name in list(os.environ):
+        if name.startswith("UNDERPASS_"):
+            monkeypatch.delenv(name)
+
+
+def test_flags_win_over_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("UNDERPASS_SERVER", "gateway.example:3000")
+    monkeypatch.setenv("UNDERPASS_FINGERPRINT", "AB:" * 31 + "AB")
+    monkeypatch.setenv("UNDERPASS_LABELS", "env=prod, team=web")
+    monkeypatch.setenv("UNDERPASS_JOIN", "upj_secret")
+    monkeypatch.setenv("UNDERPASS_MODE", "poll")
+    settings = AgentSettings.load(state=str(tmp_path), mode="link", name=None)
+    assert settings.server == "http://gateway.example:3000"
+    assert settings.fingerprint == PIN
+    assert settings.labels == {"env": "prod", "team": "web"}
+    assert settings.join is not None
+    assert settings.join.get_secret_value() == "upj_secret"
+    assert "upj_secret" not in repr(settings)
+    assert settings.mode == "link"
+    assert settings.hostname
+
+
+def test_policy_file(tmp_path: Path) -> None:
+    settings = AgentSettings.load(state=str(tmp_path))
+    assert settings.policy_file is None
+    (tmp_path / "policy.yaml").write_text("allow: []")
+    assert settings.policy_file == tmp_path / "policy.yaml"
+    given = AgentSettings.load(state=str(tmp_path), policy=str(tmp_path / "other.yaml"))
+    assert given.policy_file == tmp_path / "other.yaml"
+
+
+def test_labels_from_flags() -> None:
+    settings = AgentSettings.load(labels=["a=1", "b=x=y"], name="web-1")
+    assert settings.labels == {"a": "1", "b": "x=y"}
+    assert settings.hostname == "web-1"
+    assert AgentSettings.load(labels={"a": "1"}).labels == {"a": "1"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        ({"server": "ftp://x"}, "server"),
+        ({"server": "http://"}, "server"),
+        ({"fingerprint": "sha1:aa"}, "fingerprint"),
+        ({"transport": "quic"}, "quic is not there yet"),
+        ({"mode": "push"}, "mode"),
+        ({"labels": ["novalue"]}, "KEY=VALUE"),
+        ({"labels": ["!=x"]}, "KEY=VALUE"),
+        ({"labels": 3}, "labels"),
+        ({"labels": [f"k{n}=v" for n in range(65)]}, "at most 64"),
+        ({"heartbeat": 0}, "heartbeat"),
+    ],
+)
+def test_mistakes_are_one_line(flags: dict[str, object], says: str) -> None:
+    with pytest.raises(SettingsError) as error:
+        AgentSettings.load(**flags)
+    assert says in str(error.value)
+    assert "\n" not in str(error.value)

@@ -1,0 +1,59 @@
+"""What every test shares: asyncio as the only backend, and ``needs`` as the only way to skip.
+
+``UNDERPASS_NO_SKIPS=1`` (set by ``.ci/run``) turns any skip into a failed run.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+
+import pytest
+
+pytest_plugins = ["tests.services"]
+
+_NEEDS = re.compile(r"needs ([\w.+-]+)'")
+_PACKAGES = {
+    "mariadbd": "mariadb-server",
+    "initdb": "postgresql",
+    "nginx": "nginx-light",
+    "redis-server": "redis-server",
+    "sshd": "openssh-server",
+    "ssh": "openssh-client",
+    "scp": "openssh-client",
+    "systemd-analyze": "systemd",
+}
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip a test marked ``needs("program")`` when the program is missing; CI fails on any skip."""
+    for item in items:
+        for mark in item.iter_markers("needs"):
+            for program in mark.args:
+                if shutil.which(program, path=os.environ["PATH"] + ":/usr/sbin:/sbin") is None:
+                    item.add_marker(pytest.mark.skip(reason=f"needs {program}"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """One line for each missing program, with the command that gets it."""
+    skipped = [str(report.longrepr) for report in terminalreporter.stats.get("skipped", [])]
+    for program in sorted({match[1] for text in skipped if (match := _NEEDS.search(text))}):
+        count = sum(f"needs {program}'" in text for text in skipped)
+        package = _PACKAGES.get(program, program)
+        terminalreporter.write_line(
+            f"skipped: needs {program} ({count} tests; Debian, Ubuntu: apt-get install {package})"
+        )
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if not os.environ.get("UNDERPASS_NO_SKIPS") or hasattr(session.config, "workerinput"):
+        return
+    if exitstatus == 0 and reporter is not None and reporter.stats.get("skipped"):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -1,0 +1,98 @@
+"""Links that die, silently or loudly, are noticed and replaced; shells on them go on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.e2e.cable import Cable
+from tests.e2e.programs import AgentProgram, GatewayProgram, eventually
+from tests.e2e.terminal import Terminal
+from tests.e2e.test_sessions_survive import COUNTER, cast_text, lines
+
+
+@pytest.fixture
+def cable(gateway: GatewayProgram) -> Iterator[Cable]:
+    made = Cable(gateway.port)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture(params=["tcp", "websocket"])
+def wired(
+    request: pytest.FixtureRequest,
+    gateway: GatewayProgram,
+    admin: httpx.Client,
+    cable: Cable,
+    tmp_path: Path,
+) -> Iterator[AgentProgram]:
+    """An agent that reaches the gateway through the cable."""
+    agent = AgentProgram(
+        tmp_path, gateway, "wired", token=gateway.join_token(admin),
+        arguments=["--transport", request.param],
+    )  # fmt: skip
+    agent.arguments[agent.arguments.index("--server") + 1] = f"http://127.0.0.1:{cable.port}"
+    agent.start()
+    try:
+        gateway.machine(admin, "wired")
+        yield agent
+    finally:
+        if agent.alive:
+            agent.stop()
+
+
+def test_a_cut_link_comes_back_and_the_shell_with_it(
+    gateway: GatewayProgram, admin: httpx.Client, cable: Cable, wired: AgentProgram
+) -> None:
+    machine = str(gateway.machine(admin, "wired")["id"])
+    terminal = Terminal.open(admin, machine)
+    terminal.type(COUNTER.format(n=500, pause=0.01))
+    for number in (30, 130, 230):
+        terminal.until(rf"line-{number}\r", 20)
+        cable.cut()
+    terminal.until("done-counting", 40)
+    assert lines(bytes(terminal.output)) == list(range(1, 501))
+    terminal.type("exit 4\n")
+    assert terminal.until_control("exit")["code"] == 4
+    assert lines(cast_text(admin, terminal.session_id)) == list(range(1, 501))
+
+
+def test_typing_while_the_link_is_away_arrives_once(
+    gateway: GatewayProgram, admin: httpx.Client, cable: Cable, wired: AgentProgram
+) -> None:
+    machine = str(gateway.machine(admin, "wired")["id"])
+    terminal = Terminal.open(admin, machine)
+    terminal.until(r"[$#] ")
+    terminal.run("stty -echo")
+    terminal.type("cat > typed.txt\n")
+    for index in range(60):
+        if index in (10, 30):
+            cable.cut()
+        terminal.type(f"word-{index}\n")
+        time.sleep(0.02)
+    terminal.type(b"\x04")
+    assert b"ready" in terminal.run("echo rea''dy", 30)
+    shown = terminal.run("cat typed.txt")
+    assert [f"word-{n}".encode() for n in range(60)] == [
+        line for line in shown.split(b"\r\n") if line.startswith(b"word-")
+    ]
+
+
+def test_a_half_open_link_is_noticed_and_replaced_within_forty_seconds(
+    gateway: GatewayProgram, admin: httpx.Client, cable: Cable, wired: AgentProgram
+) -> None:
+    machine = str(gateway.machine(admin, "wired")["id"])
+    terminal = Terminal.open(admin, machine)
+    terminal.until(r"[$#] ")
+    started = time.monotonic()
+    assert cable.freeze() >= 1
+    terminal.type("echo back''-again\n")
+    terminal.until("back-again", 45)
+    assert time.monotonic() - started < 40
+    eventually(lambda: gateway.machine(admin, "wired")["linked"], 5, "a new link")

@@ -1,0 +1,1 @@
+"""Fuzz targets, one codec each, and the runner that feeds them."""

@@ -1,0 +1,390 @@
+"""What people open over their own link: authorised, relayed, recorded, and cut in time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from tests.gateway.gateways import ADMIN, AGENT_ID, FakeEvents, FakeIdentities
+from underpass.control.access import AgentView
+from underpass.control.live import LiveBus
+from underpass.control.subject import Subject
+from underpass.core import metrics
+from underpass.core.errors import InvalidRequest, NotFound
+from underpass.core.supervisor import Supervisor
+from underpass.gateway.client_streams import ClientStreams, needed_action
+from underpass.gateway.registry import LinkRegistry
+from underpass.gateway.router import Router
+from underpass.links.link import Link, Opening, OpenRefused, Peer
+from underpass.links.memory import memory_links
+from underpass.links.stream import StreamReset
+
+BOB = Subject("u-2", "bob", "user")
+
+
+@dataclass
+class Row:
+    id: str = AGENT_ID
+    name: str = "web-1"
+    allowed_users: list[str] = field(default_factory=lambda: ["u-2"])
+    is_deleted: bool = False
+    status: str = "online"
+
+
+class FakeAgents:
+    def __init__(self) -> None:
+        self.row = Row()
+        self.fails = False
+
+    async def find(self, subject: Subject, id_or_name: str) -> Row:
+        view = AgentView.of(self.row)
+        seen = subject.is_admin or subject.user_id in view.allowed_users
+        if id_or_name not in (self.row.id, self.row.name) or not seen:
+            raise NotFound("There is no such machine.")
+        return self.row
+
+    async def view(self, agent_id: str) -> AgentView | None:
+        if self.fails:
+            raise OSError("the database is away")
+        return AgentView.of(self.row)
+
+
+class FakeAudit:
+    def __init__(self) -> None:
+        self.session_id = "s-1"
+        self.tap = self
+        self.seen: list[tuple[str, bytes]] = []
+        self.began: list[tuple[Any, ...]] = []
+        self.over = False
+
+    def a_to_b(self, data: bytes) -> None:
+        self.seen.append(("in", data))
+
+    def b_to_a(self, data: bytes) -> None:
+        self.seen.append(("out", data))
+
+    @asynccontextmanager
+    async def __call__(self, *what: Any) -> AsyncIterator[FakeAudit]:
+        self.began.append(what)
+        try:
+            yield self
+        finally:
+            self.over = True
+
+
+async def until(true: Callable[[], object], timeout: float = 5.0) -> None:
+    async with asyncio.timeout(timeout):
+        while not true():
+            await asyncio.sleep(0.005)
+
+
+class World:
+    """One agent that echoes, and people's links."""
+
+    def __init__(self, supervisor: Supervisor, audit: FakeAudit | None) -> None:
+        self.supervisor = supervisor
+        self.agents = FakeAgents()
+        self.events = FakeEvents()
+        self.credentials = FakeIdentities()
+        self.bus = LiveBus()
+        self.registry = LinkRegistry(supervisor)
+        self.opened: list[tuple[str, dict[str, Any]]] = []
+        self.links: list[Link] = []
+        self.gate: asyncio.Event | None = None
+        self.streams = ClientStreams(
+            router=Router(self.registry),
+            registry=self.registry,
+            agents=self.agents,
+            credentials=self.credentials,
+            events=self.events,  # type: ignore[arg-type]
+            bus=self.bus,
+            exec_audit=audit,
+            recheck=0.05,
+        )
+
+    def link_agent(self) -> None:
+        agent, node = memory_links(Peer("agent", AGENT_ID, "web-1", None, "1", frozenset()))
+        agent.on_open(self._echo)
+        agent.start()
+        self.registry.add_agent(node)
+        node.start()
+        self.links += [agent, node]
+
+    async def _echo(self, opening: Opening) -> None:
+        self.opened.append((opening.target, opening.meta))
+        if self.gate is not None:
+            await self.gate.wait()
+        stream = opening.accept()
+        while data := await stream.read():
+            stream.write(data)
+        await stream.write_eof()
+
+    def person(self, subject: Subject) -> Link:
+        client, node = memory_links(
+            Peer("client", subject.user_id, subject.username, None, "1", frozenset())
+        )
+        self.streams.serve(node, subject)
+        self.registry.add_client(node, subject)
+        node.start()
+        self.links += [client, node]
+        return client
+
+
+@asynccontextmanager
+async def world(audit: FakeAudit | None = None, *, agent: bool = True) -> AsyncIterator[World]:
+    async with Supervisor("t") as supervisor:
+        made = World(supervisor, audit)
+        if agent:
+            made.link_agent()
+        try:
+            yield made
+        finally:
+            for link in made.links:
+                await link.close()
+            await made.streams.stop()
+
+
+META = {"agent": "web-1"}
+
+
+@pytest.mark.parametrize(
+    ("target", "action"),
+    [
+        ("exec", "shell"),
+        ("tcp:127.0.0.1:22", "shell"),
+        ("tcp:[::1]:22", "shell"),
+        ("tcp:LocalHost.:22", "shell"),
+        ("tcp:127.9.9.9:22", "shell"),
+        ("tcp:127.0.0.1:2222", "forward"),
+        ("tcp:10.0.0.1:22", "forward"),
+        ("tcp:db:5432", "forward"),
+        ("unix:/run/x", "forward"),
+    ],
+)
+def test_what_a_target_needs(target: str, action: str) -> None:
+    assert needed_action(target) == action
+
+
+@pytest.mark.parametrize("target", ["pty", "exec:x", "udp:h:1", "", "file:/etc/passwd"])
+def test_what_clients_do_not_open(target: str) -> None:
+    with pytest.raises(InvalidRequest):
+        needed_action(target)
+
+
+class TestOpening:
+    async def test_a_stream_is_relayed_and_recorded(self) -> None:
+        async with world() as here:
+            client = here.person(BOB)
+            stream = await client.open("tcp:127.0.0.1:22", META)
+            assert metrics.STREAMS.labels("tcp")._value.get() == 1
+            assert len(here.streams) == 1
+            stream.write(b"hello")
+            await stream.write_eof()
+            got = b""
+            while data := await stream.read():
+                got += data
+            assert got == b"hello"
+            assert here.opened == [("tcp:127.0.0.1:22", {"user": {"id": "u-2", "username": "bob"}})]
+            await until(lambda: here.events.named("stream.closed"))
+            assert len(here.streams) == 0
+            assert metrics.STREAMS.labels("tcp")._value.get() == 0
+            (opened,) = here.events.named("stream.opened")
+            assert opened["actor"] is BOB
+            assert opened["rule"] == "allowed_users"
+            assert opened["details"] == {"target": "tcp:127.0.0.1:22"}
+            (closed,) = here.events.named("stream.closed")
+            assert closed["details"] == {"target": "tcp:127.0.0.1:22", "sent": 5, "received": 5}
+
+    @pytest.mark.parametrize(
+        ("subject", "target", "meta", "status", "code"),
+        [
+            (Subject("u-3", "eve", "user"), "tcp:h:1", META, 404, "not_found"),
+            (Subject("u-3", "aud", "auditor"), "tcp:h:1", META, 404, "not_found"),
+            (BOB, "tcp:h:1", {"agent": "other"}, 404, "not_found"),
+            (BOB, "tcp:h:1", {}, 400, "invalid_meta"),
+            (BOB, "tcp:h:1", {"agent": 7}, 400, "invalid_meta"),
+            (BOB, "tcp:h:1", {"agent": "x" * 254}, 400, "invalid_meta"),
+            (BOB, "pty", META, 400, "invalid_target"),
+            (BOB, "exec", META, 403, "forbidden"),
+        ],
+    )
+    async def test_refusals(
+        self, subject: Subject, target: str, meta: dict[str, Any], status: int, code: str
+    ) -> None:
+        async with world() as here:
+            client = here.person(subject)
+            with pytest.raises(OpenRefused) as refused:
+                await client.open(target, meta)
+            assert (refused.value.status, refused.value.code) == (status, code)
+            assert here.opened == []
+            if code in {"not_found", "invalid_target"}:
+                await until(lambda: here.events.named("stream.denied"))
+                assert here.events.named("stream.denied")[0]["outcome"] == "denied"
+
+    async def test_seen_but_not_allowed(self) -> None:
+        async with world() as here:
+            here.agents.find = lambda *_: _now(here.agents.row)  # type: ignore[method-assign]
+            client = here.person(Subject("u-3", "aud", "auditor"))
+            with pytest.raises(OpenRefused) as refused:
+                await client.open("tcp:h:1", META)
+            assert refused.value.status == 403
+            await until(lambda: here.events.named("stream.denied"))
+            (denied,) = here.events.named("stream.denied")
+            assert denied["rule"] == "default-deny"
+            assert denied["agent_id"] == AGENT_ID
+
+    async def test_maintenance_takes_no_new_shells(self) -> None:
+        async with world(FakeAudit()) as here:
+            here.agents.row.status = "maintenance"
+            client = here.person(ADMIN)
+            for target in ("exec", "tcp:127.0.0.1:22"):
+                with pytest.raises(OpenRefused) as refused:
+                    await client.open(target, META)
+                assert (refused.value.status, refused.value.code) == (409, "agent_maintenance")
+            stream = await client.open("tcp:127.0.0.1:80", META)
+            stream.abort()
+
+    async def test_an_agent_that_is_away(self) -> None:
+        async with world(agent=False) as here:
+            client = here.person(BOB)
+            with pytest.raises(OpenRefused) as refused:
+                await client.open("tcp:h:1", META)
+            assert (refused.value.status, refused.value.code) == (409, "agent_unlinked")
+            await until(lambda: here.events.named("stream.failed"))
+            assert here.events.named("stream.failed")[0]["details"]["code"] == "agent_unlinked"
+
+    async def test_programs_are_audited(self) -> None:
+        audit = FakeAudit()
+        async with world(audit) as here:
+            client = here.person(BOB)
+            meta = META | {"command": ["id"], "login": "x", "session_id": "mine", "user": "root"}
+            stream = await client.open("exec", meta)
+            stream.write(b"in")
+            await stream.write_eof()
+            while await stream.read():
+                pass
+            await until(lambda: audit.over)
+            assert audit.began == [(BOB, here.agents.row, ["id"])]
+            assert audit.seen == [("in", b"in"), ("out", b"in")]
+            ((target, sent),) = here.opened
+            assert target == "exec"
+            assert sent == {
+                "command": ["id"], "login": "x", "session_id": "s-1",
+                "user": {"id": "u-2", "username": "bob"},
+            }  # fmt: skip
+
+
+class TestPrograms:
+    async def test_a_program_can_be_terminated_by_its_session(self) -> None:
+        audit = FakeAudit()
+        async with world(audit) as here:
+            client = here.person(BOB)
+            other = await client.open("tcp:h:1", META)
+            stream = await client.open("exec", META | {"command": "yes"})
+            assert not here.streams.end_program("other", "x")
+            assert here.streams.end_program("s-1", "An admin ended it.")
+            async with asyncio.timeout(5):
+                with pytest.raises(StreamReset) as reset:
+                    await stream.read()
+            assert reset.value.code == "terminated"
+            await until(lambda: audit.over)
+            assert not other.closed
+
+
+async def _now(value: Any) -> Any:
+    return value
+
+
+class TestCutting:
+    async def test_losing_the_machine_cuts_what_is_open(self) -> None:
+        async with world() as here:
+            watching = here.supervisor.start(here.streams.watch(), "watch")
+            client = here.person(BOB)
+            stream = await client.open("tcp:h:1", META)
+            await asyncio.sleep(0.12)  # two re-checks that find nothing wrong
+            assert not stream.closed
+            here.agents.row.allowed_users = []
+            async with asyncio.timeout(5):
+                with pytest.raises(StreamReset) as reset:
+                    await stream.read()
+            assert reset.value.code == "permission_lost"
+            await until(lambda: here.events.named("stream.cut"))
+            assert not client.closed
+            watching.cancel()
+
+    async def test_news_is_acted_on_at_once(self) -> None:
+        async with world() as here:
+            here.streams._recheck = 60
+            watching = here.supervisor.start(here.streams.watch(), "watch")
+            client = here.person(BOB)
+            stream = await client.open("tcp:h:1", META)
+            await asyncio.sleep(0)
+            here.agents.row.is_deleted = True
+            here.bus.publish("agent", {"id": AGENT_ID, "linked": True})  # no news for us
+            here.bus.publish("agent", {"id": AGENT_ID, "change": "deleted"})
+            async with asyncio.timeout(5):
+                with pytest.raises(StreamReset):
+                    await stream.read()
+            here.bus.close()
+            async with asyncio.timeout(5):
+                await watching
+
+    async def test_a_login_that_ended_closes_the_link(self) -> None:
+        async with world() as here:
+            client = here.person(BOB)
+            await client.open("tcp:h:1", META)
+            here.credentials.valid = False
+            await here.streams.recheck()
+            async with asyncio.timeout(5):
+                assert (await client.wait_closed()).code == "unauthenticated"
+            await until(lambda: len(here.streams) == 0)
+
+    async def test_cut_while_it_is_being_opened(self) -> None:
+        async with world() as here:
+            here.gate = asyncio.Event()
+            client = here.person(BOB)
+            opening = here.supervisor.start(_expect_refusal(client), "open")
+            await until(lambda: here.opened)
+            here.agents.row.allowed_users = []
+            await here.streams.recheck()
+            here.gate.set()
+            async with asyncio.timeout(5):
+                assert await opening == "permission_lost"
+            await until(lambda: len(here.streams) == 0)
+
+    async def test_a_database_that_is_away_does_not_end_the_watch(self) -> None:
+        async with world() as here:
+            here.supervisor.start(here.streams.watch(), "watch")
+            client = here.person(BOB)
+            stream = await client.open("tcp:h:1", META)
+            here.agents.fails = True
+            await asyncio.sleep(0.15)
+            here.agents.fails = False
+            here.agents.row.allowed_users = []
+            async with asyncio.timeout(5):
+                with pytest.raises(StreamReset):
+                    await stream.read()
+
+    async def test_stopping_tells_why(self) -> None:
+        async with world() as here:
+            client = here.person(BOB)
+            stream = await client.open("tcp:h:1", META)
+            await here.streams.stop()
+            async with asyncio.timeout(5):
+                with pytest.raises(StreamReset) as reset:
+                    await stream.read()
+            assert reset.value.code == "going_away"
+            await until(lambda: len(here.streams) == 0)
+
+
+async def _expect_refusal(client: Link) -> str:
+    try:
+        await client.open("tcp:h:1", META)
+    except OpenRefused as error:
+        return error.code
+    return "opened"

@@ -1,0 +1,167 @@
+// The shapes the gateway answers with (spec 7 and the settled extras). The routes answer an envelope
+// around them, which the generated schema does not describe; client.ts takes it off.
+
+export interface Page<Item> {
+  items: Item[];
+  total: number;
+  page: number;
+  page_size: number;
+}
+
+export type Role = "admin" | "auditor" | "user";
+
+export interface User {
+  id: string;
+  username: string;
+  email: string | null;
+  role: Role;
+  disabled: boolean;
+  created_at: string;
+  last_login_at: string | null;
+}
+
+export interface SignedIn {
+  user: User;
+  csrf_token: string;
+}
+
+export type MachineStatus = "online" | "offline" | "maintenance" | "degraded";
+
+export interface StaticInfo {
+  os?: string;
+  os_version?: string;
+  kernel?: string;
+  arch?: string;
+  cpu_model?: string;
+  cpu_count?: number;
+  memory_total?: number;
+  disks?: { mount: string; total: number }[];
+  interfaces?: { name: string; addresses: string[] }[];
+  agent_version?: string;
+  container_engine?: string | boolean | null;
+}
+
+export interface DynamicInfo {
+  cpu_percent?: number;
+  load?: number[];
+  memory_used?: number;
+  memory_total?: number;
+  memory_percent?: number;
+  disks?: { mount: string; used: number; total: number; percent: number }[];
+  uptime?: number;
+  container_engine?: boolean;
+}
+
+export interface Machine {
+  id: string;
+  name: string;
+  hostname: string;
+  labels: Record<string, string>;
+  allowed_users: string[];
+  status: MachineStatus;
+  linked: boolean;
+  key_fingerprint: string;
+  version: string | null;
+  address: string | null;
+  created_at: string;
+  updated_at: string;
+  last_seen_at: string | null;
+  static_info: StaticInfo;
+  dynamic_info: DynamicInfo;
+  sessions: number;
+}
+
+export interface MetricPoint {
+  time: number | string;
+  cpu: number | null;
+  memory: number | null;
+  disk: number | null;
+  load: number | null;
+}
+
+export interface Enrolment {
+  id: string;
+  client_id: string;
+  hostname: string;
+  key_fingerprint: string;
+  apply_status: "pending" | "approved" | "rejected";
+  created_at: string;
+  address: string | null;
+}
+
+export interface JoinToken {
+  id: string;
+  token: string;
+  join_command?: string;
+}
+
+export type SessionStatus = "connecting" | "active" | "detached" | "closed" | "error";
+
+export interface Session {
+  id: string;
+  asset_id: string;
+  user_id: string;
+  username: string;
+  status: SessionStatus;
+  command: string;
+  cols: number;
+  rows: number;
+  created_at: string;
+  started_at: string | null;
+  ended_at: string | null;
+  exit_code: number | null;
+  signal: string | null;
+  browser_ip: string | null;
+  agent_ip: string | null;
+  recording: string | null;
+  observers: number;
+  error_message: string | null;
+}
+
+export interface Recording {
+  id: string;
+  session_id: string;
+  asset_id: string;
+  username: string;
+  started_at: string;
+  duration: number;
+  size: number;
+  sha256: string | null;
+  status: "recording" | "finished" | "interrupted";
+  title: string | null;
+  hits?: { time: number; line: string }[];
+}
+
+export interface RecordingIndex {
+  keyframes: { time: number; offset: number }[];
+  markers: { time: number; label: string }[];
+  duration: number;
+  size: number;
+}
+
+export interface AuditEvent {
+  id: string;
+  time: string;
+  type: string;
+  actor: string | null;
+  agent_id: string | null;
+  object_id: string | null;
+  ip: string | null;
+  outcome: "ok" | "denied" | "failed";
+  rule: string | null;
+  details: Record<string, unknown>;
+}
+
+export interface ApiKey {
+  id: string;
+  name: string;
+  token?: string;
+  created_at: string;
+  expires_at: string | null;
+  last_used_at: string | null;
+}
+
+export interface TerminalTicket {
+  token: string;
+  expires_in: number;
+}
