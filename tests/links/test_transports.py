@@ -181,6 +181,21 @@ async def test_abort_ends_at_once(carrier: str) -> None:
 
 
 @pytest.mark.parametrize("carrier", CARRIERS)
+async def test_abort_after_a_close_that_had_to_flush_first_is_harmless(carrier: str) -> None:
+    async with transports(carrier) as (near, far):
+        here, there = Collector(), Collector()
+        near.set_sink(here)
+        far.set_sink(there)
+        for _ in range(160):
+            near.write(b"x" * 62_500)
+        near.close()
+        await until(lambda: here.over and there.over)
+        assert len(there.data) == 10_000_000
+        near.abort()
+        near.abort()
+
+
+@pytest.mark.parametrize("carrier", CARRIERS)
 async def test_a_peer_that_does_not_read_pauses_the_writer(carrier: str) -> None:
     async with transports(carrier) as (near, far):
         here, there = Collector(), Collector()

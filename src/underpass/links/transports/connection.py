@@ -135,7 +135,8 @@ class StreamTransport(BaseTransport, asyncio.Protocol):
     def abort(self) -> None:
         self.closing = True
         self._batch.end(flush=False)
-        self._transport.abort()
+        if not self._lost:  # asyncio's transport fails when it had flushed, closed and gone before
+            self._transport.abort()
 
 
 def adopt(

@@ -148,7 +148,8 @@ class WebSocketTransport(BaseTransport):
     def abort(self) -> None:
         self.closing = True
         self._batch.end(flush=False)
-        self._socket.disconnect(graceful=False)
+        if not self._lost:  # asyncio's transport fails when it had flushed, closed and gone before
+            self._socket.disconnect(graceful=False)
 
 
 class _Listener(picows.WSListener):
