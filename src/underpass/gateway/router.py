@@ -18,7 +18,7 @@ from underpass.links.stream import Stream
 
 __all__ = ["Router"]
 
-_KINDS = frozenset({"tcp", "unix", "pty", "exec"})
+_KINDS = frozenset({"tcp", "udp", "unix", "pty", "exec"})
 
 
 class Router:
@@ -52,7 +52,7 @@ class Router:
 
         Args:
             agent_id: the machine's id.
-            target: ``tcp:host:port``, ``unix:path``, ``pty``, ``exec``.
+            target: ``tcp:host:port``, ``udp:host:port``, ``udp``, ``unix:path``, ``pty``, ``exec``.
             on_behalf_of: for whom; the agent is told (``meta["user"]``) and logs it.
             meta: what the agent's opener should know; ``user`` in it is overwritten.
             interactive: its bytes go before bulk.
