@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.gateway.gateways import ADMIN, AGENT_ID, FakeEvents, FakeIdentities
+from tests.gateway.gateways import ADMIN, AGENT_ID, FakeEvents
 from underpass.control.access import AgentView
 from underpass.control.live import LiveBus
 from underpass.control.subject import Subject
@@ -90,7 +90,6 @@ class World:
         self.supervisor = supervisor
         self.agents = FakeAgents()
         self.events = FakeEvents()
-        self.credentials = FakeIdentities()
         self.bus = LiveBus()
         self.registry = LinkRegistry(supervisor)
         self.opened: list[tuple[str, dict[str, Any]]] = []
@@ -98,9 +97,7 @@ class World:
         self.gate: asyncio.Event | None = None
         self.streams = ClientStreams(
             router=Router(self.registry),
-            registry=self.registry,
             agents=self.agents,
-            credentials=self.credentials,
             events=self.events,  # type: ignore[arg-type]
             bus=self.bus,
             exec_audit=audit,
@@ -333,16 +330,6 @@ class TestCutting:
             here.bus.close()
             async with asyncio.timeout(5):
                 await watching
-
-    async def test_a_login_that_ended_closes_the_link(self) -> None:
-        async with world() as here:
-            client = here.person(BOB)
-            await client.open("tcp:h:1", META)
-            here.credentials.valid = False
-            await here.streams.recheck()
-            async with asyncio.timeout(5):
-                assert (await client.wait_closed()).code == "unauthenticated"
-            await until(lambda: len(here.streams) == 0)
 
     async def test_cut_while_it_is_being_opened(self) -> None:
         async with world() as here:

@@ -91,6 +91,8 @@ async def test_signing_out_ends_the_links_of_that_login_only(app: App) -> None:
     await app.services.sign_in.sign_out(one)
     assert await _cut(first) == "unauthenticated"
     assert await _lives(second)
+    cut, _ = await app.services.events.page(EventFilter(type="link.cut"), page=1, page_size=9)
+    assert [event["rule"] for event in cut] == ["credential"]
 
 
 async def test_revoking_a_token_ends_its_links(app: App) -> None:

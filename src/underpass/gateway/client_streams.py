@@ -2,7 +2,8 @@
 
 Every opening is authorised here for the person whose link it is, then again by the machine's own
 policy. And since a stream can live for days, it is authorised again every few seconds: whoever is
-disabled, signed out or taken off a machine loses what they have open (spec 1: within 5 s).
+taken off a machine loses what they have open (spec 1: within 5 s). Whoever is disabled or signed
+out loses the whole link (``cutting.py``).
 
 Which permission a target needs:
 
@@ -31,7 +32,6 @@ from underpass.control.subject import Subject
 from underpass.core import metrics
 from underpass.core.errors import Conflict, Forbidden, InvalidRequest, UnderpassError
 from underpass.core.supervisor import Supervisor
-from underpass.gateway.registry import LinkRegistry
 from underpass.gateway.router import Router
 from underpass.links.link import Link, Opening
 from underpass.links.relay import RelayResult, Tap, relay
@@ -69,12 +69,6 @@ class AgentsLike(Protocol):
     async def view(self, agent_id: str) -> AgentView | None: ...
 
 
-class CredentialsLike(Protocol):
-    """Whether a person's credential still counts (``control.sign_in.SignIn``)."""
-
-    async def still_valid(self, subject: Subject) -> bool: ...
-
-
 def needed_action(target: str) -> Action:
     """The permission *target* needs.
 
@@ -106,9 +100,7 @@ class ClientStreams:
 
     Args:
         router: the way to agents.
-        registry: whose links there are.
         agents: the machines.
-        credentials: whether people may still be here.
         events: told of every decision and every end.
         bus: what makes a re-check come at once (topics ``user`` and ``agent``).
         exec_audit: keeps the record of programs; without it ``exec`` is refused.
@@ -121,18 +113,14 @@ class ClientStreams:
         self,
         *,
         router: Router,
-        registry: LinkRegistry,
         agents: AgentsLike,
-        credentials: CredentialsLike,
         events: Events,
         bus: LiveBus,
         exec_audit: ExecAuditor | None = None,
         recheck: float = RECHECK,
     ) -> None:
         self._router = router
-        self._registry = registry
         self._agents = agents
-        self._credentials = credentials
         self._events = events
         self._bus = bus
         self._exec_audit = exec_audit
@@ -251,7 +239,7 @@ class ClientStreams:
     # -- again and again --------------------------------------------------------------------------
 
     async def watch(self) -> None:
-        """Re-check everybody every few seconds and whenever something about them changed."""
+        """Re-check every stream now and then, and whenever something about its machine changed."""
 
         def concerns(message: LiveMessage) -> bool:
             # Of machines, only what may take a right away: hundreds come online at once.
@@ -272,30 +260,18 @@ class ClientStreams:
 
     async def recheck(self) -> None:
         """Cut what is no longer allowed."""
-        valid: dict[str, bool] = {}
-        for client in self._registry.clients():
-            subject = client.subject
-            if not await self._still_valid(subject, valid):
-                self._record("link.cut", subject, None, None, rule="credential")
-                await client.link.close("unauthenticated", "The login is not valid any more.")
         views: dict[str, AgentView | None] = {}
         for stream in tuple(self._open):
             if stream.agent_id not in views:
                 views[stream.agent_id] = await self._agents.view(stream.agent_id)
             decision = authorise(stream.subject, stream.action, views[stream.agent_id])
-            if decision.allowed and await self._still_valid(stream.subject, valid):
+            if decision.allowed:
                 continue
             self._record(
                 "stream.cut", stream.subject, stream.agent_id, None, outcome="denied",
                 rule=decision.rule,
             )  # fmt: skip
             stream.cut("permission_lost", "You may not use this machine any more.")
-
-    async def _still_valid(self, subject: Subject, known: dict[str, bool]) -> bool:
-        key = f"{subject.credential_id}:{subject.user_id}"
-        if key not in known:
-            known[key] = await self._credentials.still_valid(subject)
-        return known[key]
 
     def _record(
         self,

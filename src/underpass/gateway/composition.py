@@ -229,9 +229,7 @@ def _compose_links(services: Services) -> None:
 
     services.client_streams = ClientStreams(
         router=services.router,
-        registry=services.registry,
         agents=agents,
-        credentials=services.sign_in,
         events=services.events,
         bus=services.bus,
         exec_audit=ExecAudit(

@@ -90,11 +90,19 @@ class Cutting:
                     viewer.cut(_LOGIN_CHANGED)
 
     async def _check_links(self, user_id: str | None) -> None:
-        for client in self._services.registry.clients():
-            if user_id is not None and client.subject.user_id != user_id:
+        """Close the links whose login no longer counts; each login is looked up once."""
+        services = self._services
+        valid: dict[tuple[str, str | None], bool] = {}
+        for client in services.registry.clients():
+            subject = client.subject
+            if user_id is not None and subject.user_id != user_id:
                 continue
-            if not await self._services.sign_in.still_valid(client.subject):
+            login = subject.user_id, subject.credential_id
+            if login not in valid:
+                valid[login] = await services.sign_in.still_valid(subject)
+            if not valid[login]:
                 await client.link.close("unauthenticated", "Your login has ended.")
+                await services.events.record("link.cut", actor=subject, rule="credential")
 
 
 def _wanted(message: LiveMessage) -> bool:
