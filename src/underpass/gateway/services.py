@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from starlette.requests import HTTPConnection
@@ -84,6 +85,8 @@ class Services:
     client_streams: ClientStreams = _UNSET
     terminals: Terminals = _UNSET
 
+    live_streams: Counter[str] = field(default_factory=Counter[str])
+    """How many live streams each user has open (``http/live.py``)."""
     ready: bool = False
     """Whether ``/ready`` says yes: the port is bound, migrations ran, and no drain has begun."""
     port: int = 0

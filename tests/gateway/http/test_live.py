@@ -174,3 +174,21 @@ async def test_a_machine_that_is_taken_away_is_gone_once(app: App) -> None:
     news = LiveMessage("agent", {"id": agent_id})
     assert await visible.shown(news) == LiveMessage("agent", {"id": agent_id, "gone": True})
     assert await visible.shown(news) is None
+
+
+async def test_one_person_can_hold_so_many_streams_and_no_more(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "MAX_STREAMS_PER_USER", 2)
+    await app.person("bob")
+    ada, bob = await _subject(app, "ada"), await _subject(app, "bob")
+    one, two = await _started(app, ada), await _started(app, ada)
+    refused = await (await app.admin()).get("/api/v1/live")
+    assert refused.status_code == 429
+    assert refused.json()["code"] == "too_many_live_streams"
+    other = await _started(app, bob)
+    app.services.bus.close()
+    for stream in (one, two, other):
+        assert (await stream.next())[0] == "end"
+        assert await stream.over()
+    assert not app.services.live_streams

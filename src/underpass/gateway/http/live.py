@@ -28,6 +28,8 @@ CHECK_EVERY: Final = 4.0
 """Seconds after which the login is looked at again; that it expired is told to nobody."""
 MAX_STREAMS: Final = 1000
 """Streams of everybody together."""
+MAX_STREAMS_PER_USER: Final = 64
+"""One person's; a browser holds one for each tab."""
 QUEUE: Final = 256
 
 
@@ -52,6 +54,13 @@ async def live(caller: Caller, request: Request) -> StreamingResponse:
     services = services_of(request)
     if len(services.bus) >= MAX_STREAMS:
         raise TooManyRequests("Too many live streams are open.", retry_after=10)
+    if services.live_streams[caller.user_id] >= MAX_STREAMS_PER_USER:
+        raise TooManyRequests(
+            f"You have {MAX_STREAMS_PER_USER} live streams open, the limit.",
+            code="too_many_live_streams",
+            hint="Close some tabs of the console.",
+            retry_after=10,
+        )
     return StreamingResponse(
         _stream(services, caller),
         media_type="text/event-stream",
@@ -65,30 +74,36 @@ async def _stream(services: Services, caller: Subject) -> AsyncGenerator[str, No
             return message.data.get("user_id") == caller.user_id
         return message.topic in TOPICS
 
-    with services.bus.subscribe(wanted, limit=QUEUE) as news:
-        visible = LiveVisibility(services.database, caller)
-        await visible.start()
-        yield ": connected\nretry: 2000\n\n"
-        now = asyncio.get_running_loop().time
-        checked = said = now()
-        while True:
-            message = await news.next(min(CHECK_EVERY, KEEP_ALIVE))
-            if message is None and news.closed:
-                yield _sse("end", {"reason": "shutdown"})
-                return
-            told = message is not None and message.topic == "user"
-            if told or message is None or now() - checked >= CHECK_EVERY:
-                checked = now()
-                if not await services.sign_in.still_valid(caller):
-                    yield _sse("end", {"reason": "login_ended"})
+    services.live_streams[caller.user_id] += 1
+    try:
+        with services.bus.subscribe(wanted, limit=QUEUE) as news:
+            visible = LiveVisibility(services.database, caller)
+            await visible.start()
+            yield ": connected\nretry: 2000\n\n"
+            now = asyncio.get_running_loop().time
+            checked = said = now()
+            while True:
+                message = await news.next(min(CHECK_EVERY, KEEP_ALIVE))
+                if message is None and news.closed:
+                    yield _sse("end", {"reason": "shutdown"})
                     return
-            shown = None if message is None or told else await visible.shown(message)
-            if shown is not None:
-                yield _sse(shown.topic, shown.data)
-                said = now()
-            elif now() - said >= KEEP_ALIVE:
-                yield ": keep-alive\n\n"
-                said = now()
+                told = message is not None and message.topic == "user"
+                if told or message is None or now() - checked >= CHECK_EVERY:
+                    checked = now()
+                    if not await services.sign_in.still_valid(caller):
+                        yield _sse("end", {"reason": "login_ended"})
+                        return
+                shown = None if message is None or told else await visible.shown(message)
+                if shown is not None:
+                    yield _sse(shown.topic, shown.data)
+                    said = now()
+                elif now() - said >= KEEP_ALIVE:
+                    yield ": keep-alive\n\n"
+                    said = now()
+    finally:
+        services.live_streams[caller.user_id] -= 1
+        if not services.live_streams[caller.user_id]:
+            del services.live_streams[caller.user_id]
 
 
 def _sse(topic: str, data: object) -> str:
