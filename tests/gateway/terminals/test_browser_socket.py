@@ -59,6 +59,19 @@ async def test_an_unknown_mode_is_4400(home: House, ada: Person) -> None:
     assert (await home.screen("/api/v1/tty/ws?mode=root").end()).code == 4400
 
 
+async def test_a_database_that_is_away_is_said_not_kept_silent(
+    home: House, ada: Person, box: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*_: object, **__: object) -> None:
+        raise ConnectionRefusedError("the driver's own")
+
+    ticket = await ada.ticket(box.id)
+    monkeypatch.setattr(home.services.terminals, "open", away)
+    screen = home.screen("/api/v1/tty/ws", ticket["token"])
+    assert (await screen.end()).code == 4500
+    assert screen.controls[-1]["type"] == "error"
+
+
 async def test_the_old_form_with_the_token_in_the_address(
     home: House, ada: Person, box: Machine
 ) -> None:

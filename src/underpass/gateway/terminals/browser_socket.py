@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 import structlog
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from underpass.control.subject import Subject
 from underpass.core.errors import (
@@ -101,7 +101,16 @@ class BrowserSocket:
                 subject, hub, viewer = await self._open_or_resume()
             else:
                 raise InvalidRequest("mode: it is observe, join, or left away.")
-        except _CLOSED:
+        except _CLOSED as error:
+            if WebSocketState.CONNECTED is ws.client_state is ws.application_state:
+                # The browser is there; what failed is a driver's connection of ours.
+                _log.error("terminal_socket_failed", exc_info=error)
+                await self._refuse(
+                    Internal(
+                        "The gateway can't reach its database right now.",
+                        code="database_unavailable",
+                    )
+                )
             return
         except UnderpassError as error:
             await self._terminals.gate.denied(
