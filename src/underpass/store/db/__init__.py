@@ -1,1 +1,4 @@
 """The database: the truth about everything lasting (SQLite, PostgreSQL, MySQL/MariaDB)."""
+
+# Whoever imports any table has all of them in ``Base.metadata``; migrations compare with that.
+from underpass.store.db import mapping_models as mapping_models
