@@ -3,6 +3,7 @@
 The only copy loop in the code base. Each direction is a :class:`_Flow` between the callbacks of one
 stream and the ``send`` of the other: no task and no await per chunk. Half-close is kept: the end of
 one direction is passed on and the other goes on. Whatever happens, both streams are closed after.
+Between two plain sockets, bulk is moved in the kernel (``splice.py``).
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from underpass.core.errors import UnderpassError
+from underpass.links.sockets import SocketStream
+from underpass.links.splice import BULK_CHUNK, BULK_START, Splice, can_splice
 from underpass.links.stream import Stream
 
 __all__ = ["RelayResult", "Tap", "relay"]
@@ -82,6 +85,67 @@ class _Flow:
             self._paused = False
             self._source.resume()
 
+    def stop(self) -> None:
+        """The relay is over: move nothing more."""
+
+
+class _SplicingFlow(_Flow):
+    """One direction between two plain sockets: in the kernel while bytes come in bulk."""
+
+    __slots__ = ("_bulk", "_may_splice", "_splice")
+    _source: SocketStream
+    _target: SocketStream
+
+    def __init__(self, source: SocketStream, target: SocketStream, over: _Over) -> None:
+        super().__init__(source, target, over)
+        self._bulk = 0
+        self._may_splice = True
+        self._splice: Splice | None = None
+
+    def data(self, chunk: bytes | memoryview) -> None:
+        super().data(chunk)
+        size = len(chunk)
+        if size < BULK_CHUNK:
+            self._bulk = 0
+            return
+        self._bulk += size
+        if self._bulk >= BULK_START and self._splice is None and self._may_splice:
+            self._splice = Splice(self._source, self._target, self._moved, self._left)
+
+    def lost(self, error: UnderpassError) -> None:
+        # The splices' descriptors must not keep alive what is being ended.
+        self.stop()
+        if self.other is not None:
+            self.other.stop()
+        super().lost(error)
+
+    def go_on(self) -> None:
+        if self._splice is None:
+            super().go_on()
+        else:
+            self._splice.begin()
+
+    def stop(self) -> None:
+        splice, self._splice = self._splice, None
+        self._may_splice = False
+        if splice is not None:
+            splice.stop()
+
+    def _moved(self, count: int) -> None:
+        self.count += count
+        self._source.bytes_in += count
+        self._target.bytes_out += count
+
+    def _left(self, rest: bytes, again: bool) -> None:
+        self._splice = None
+        self._bulk = 0
+        self._may_splice = again
+        if rest:
+            self._target.send(rest)
+        self._paused = self._target.full
+        if not self._paused:
+            self._source.resume()
+
 
 class _TappedFlow(_Flow):
     __slots__ = ("_tap",)
@@ -111,7 +175,9 @@ class _Over:
             self.future.set_result(error)
 
 
-async def relay(a: Stream, b: Stream, *, tap: Tap | None = None) -> RelayResult:
+async def relay(
+    a: Stream, b: Stream, *, tap: Tap | None = None, splice: bool = True
+) -> RelayResult:
     """Relay between *a* and *b* until both directions have ended or either stream is lost.
 
     Both streams are closed afterwards: gracefully when both directions came to their end, else
@@ -119,12 +185,10 @@ async def relay(a: Stream, b: Stream, *, tap: Tap | None = None) -> RelayResult:
 
     Args:
         tap: sees all bytes.
+        splice: whether bulk may be moved in the kernel where both ends are plain sockets.
     """
     over = _Over()
-    if tap is None:
-        forth, back = _Flow(a, b, over), _Flow(b, a, over)
-    else:
-        forth, back = _TappedFlow(a, b, over, tap.a_to_b), _TappedFlow(b, a, over, tap.b_to_a)
+    forth, back = _flows(a, b, over, tap, splice)
     forth.other = back
     back.other = forth
     try:
@@ -136,6 +200,8 @@ async def relay(a: Stream, b: Stream, *, tap: Tap | None = None) -> RelayResult:
         b.abort("cancelled", "The relay was cancelled.")
         raise
     finally:
+        forth.stop()
+        back.stop()
         forth.other = back.other = None  # let go without waiting for the garbage collector
     if error is None:
         await a.close()
@@ -144,3 +210,11 @@ async def relay(a: Stream, b: Stream, *, tap: Tap | None = None) -> RelayResult:
         a.abort(error.code, error.message)
         b.abort(error.code, error.message)
     return RelayResult(forth.count, back.count, error)
+
+
+def _flows(a: Stream, b: Stream, over: _Over, tap: Tap | None, splice: bool) -> tuple[_Flow, _Flow]:
+    if tap is not None:
+        return _TappedFlow(a, b, over, tap.a_to_b), _TappedFlow(b, a, over, tap.b_to_a)
+    if splice and can_splice(a, b) and isinstance(a, SocketStream) and isinstance(b, SocketStream):
+        return _SplicingFlow(a, b, over), _SplicingFlow(b, a, over)
+    return _Flow(a, b, over), _Flow(b, a, over)

@@ -183,6 +183,36 @@ class SocketStream(BufferedStream, asyncio.Protocol):
         self._chunks.clear()
         self._lost(StreamReset(message or "The stream was given up on this side.", code=code))
 
+    # -- for splicing (links/splice.py) -----------------------------------------------------------
+
+    @property
+    def descriptor(self) -> int | None:
+        """The descriptor of an open plain socket; None when it is closing, or TLS is on it."""
+        transport: Any = getattr(self, "_transport", None)
+        if transport is None or self._gone or self.closed or transport.is_closing():
+            return None
+        if transport.get_extra_info("sslcontext") is not None:
+            return None
+        sock = transport.get_extra_info("socket")
+        return sock.fileno() if sock is not None else None
+
+    @property
+    def unsent(self) -> int:
+        """Bytes written that the kernel has not taken yet."""
+        return 0 if self._transport.is_closing() else self._transport.get_write_buffer_size()
+
+    def tell_when_empty(self, wanted: bool) -> None:
+        """Call ``Receiver.writable`` only when everything is sent; False: as usual."""
+        if not self._transport.is_closing():  # uvloop raises after close
+            high = 0 if wanted else _WRITE_HIGH
+            self._transport.set_write_buffer_limits(high, high // 4)
+
+    def broken(self, error: OSError) -> None:
+        """Somebody met *error* on the descriptor: the connection is lost, as if found here."""
+        if not self._gone:
+            self._transport.abort()
+        self._lost(StreamReset(f"The connection was lost: {error}.", code="connection_lost"))
+
 
 async def connect_tcp(host: str, port: int, timeout: float = 10.0) -> SocketStream:
     """Connect to *host*:*port* within *timeout* seconds.

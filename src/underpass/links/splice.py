@@ -1,0 +1,295 @@
+"""Splicing: bytes from one socket to another that never leave the kernel (Linux).
+
+A :class:`Splice` takes over one direction of a relay between two plain sockets while bytes come in
+bulk, and gives it back when they no longer do, at the end, and when anything is in doubt. So ends
+and half-close are found by the ordinary path, and only bytes and broken connections are met here.
+
+The event loops forbid watching a transport's own descriptor, so each splice watches duplicates of
+the two, and the source's transport is paused meanwhile. A duplicate keeps a connection open: it is
+closed by :meth:`Splice.stop` before anybody expects the peer to hear of the end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import fcntl
+import os
+from collections.abc import Callable
+from typing import Final
+
+from underpass.links.sockets import SocketStream
+
+__all__ = ["BULK_CHUNK", "BULK_START", "PIPES", "Pipes", "Splice", "can_splice"]
+
+BULK_START: Final = 256 << 10
+"""Bytes that must have come in large pieces, without a small one between, before splicing pays."""
+BULK_CHUNK: Final = 16 << 10
+"""Bytes of a piece that counts as large."""
+_SMALL_RUN: Final = 32
+"""Small pieces in a row after which the ordinary path is the faster one again."""
+_PIPE: Final = 1 << 20
+_LEAST_PIPE: Final = 64 << 10
+_ROUNDS: Final = 2
+"""How often a pipe is filled in one turn of the loop, then others have theirs."""
+_NOT_HERE: Final = frozenset(
+    {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.ENOMEM, errno.ENOBUFS}
+)
+"""The kernel does not do this with these sockets, or not now; the connections are fine."""
+
+Pipe = tuple[int, int]
+"""Descriptors: where it is read, where it is written."""
+
+
+def can_splice(source: object, target: object) -> bool:
+    """Whether bytes from *source* to *target* could be moved in the kernel."""
+    return (
+        hasattr(os, "splice")
+        and isinstance(source, SocketStream)
+        and isinstance(target, SocketStream)
+        and source.descriptor is not None
+        and target.descriptor is not None
+    )
+
+
+class Pipes:
+    """Pipes to splice through; one is held only while it has bytes in it.
+
+    Args:
+        most: pipes in use at a time. The kernel lets an ordinary user have 64 MiB of them, and
+            gives only tiny ones above that, to all of the user's programs.
+        kept: empty pipes kept for later.
+    """
+
+    def __init__(self, most: int = 24, kept: int = 4) -> None:
+        self._most = most
+        self._kept = kept
+        self._free: list[Pipe] = []
+        self.taken = 0
+
+    def take(self) -> Pipe | None:
+        """An empty pipe, or None when there are no more."""
+        if self._free:
+            self.taken += 1
+            return self._free.pop()
+        if self.taken >= self._most:
+            return None
+        try:
+            pipe = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            return None  # no descriptors left
+        with contextlib.suppress(OSError):  # the user's pipes are above the kernel's limit
+            fcntl.fcntl(pipe[1], fcntl.F_SETPIPE_SZ, _PIPE)
+        if fcntl.fcntl(pipe[1], fcntl.F_GETPIPE_SZ) < _LEAST_PIPE:
+            _close(*pipe)
+            return None
+        self.taken += 1
+        return pipe
+
+    def give_back(self, pipe: Pipe) -> None:
+        """Return *pipe*, which is empty."""
+        self.taken -= 1
+        if len(self._free) < self._kept:
+            self._free.append(pipe)
+        else:
+            _close(*pipe)
+
+    def drop(self, pipe: Pipe) -> None:
+        """Close *pipe* with what is in it."""
+        self.taken -= 1
+        _close(*pipe)
+
+
+PIPES: Final = Pipes()
+"""The process's."""
+
+
+class Splice:
+    """One direction, moved in the kernel from now on.
+
+    It begins when what was already written to *target* has been sent; until then bytes that are
+    still pushed go the ordinary way, in front.
+
+    Args:
+        source: paused by this; whoever is told *left* resumes it.
+        target: nobody else may write to it meanwhile.
+        moved: told how many bytes were taken from *source*.
+        left: told that the direction is given back, once: with bytes that go first (nearly always
+            none), and whether another try may be made later.
+    """
+
+    __slots__ = (
+        "_held", "_in", "_left", "_loop", "_moved", "_out", "_over", "_pipe", "_pipes", "_reading",
+        "_small", "_source", "_target", "_writing",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        source: SocketStream,
+        target: SocketStream,
+        moved: Callable[[int], None],
+        left: Callable[[bytes, bool], None],
+        pipes: Pipes = PIPES,
+    ) -> None:
+        self._source = source
+        self._target = target
+        self._moved = moved
+        self._left = left
+        self._pipes = pipes
+        self._pipe: Pipe | None = None
+        self._held = 0  # bytes in the pipe
+        self._in = self._out = -1  # the duplicates
+        self._reading = self._writing = False
+        self._small = 0
+        self._over = False
+        self._loop = asyncio.get_running_loop()
+        source.pause()
+        target.tell_when_empty(True)
+        self._loop.call_soon(self.begin)
+
+    def begin(self) -> None:
+        """Begin if the target has nothing unsent; to be called again when it is writable."""
+        if self._over or self._in >= 0 or self._target.unsent:
+            return
+        source, target = self._source.descriptor, self._target.descriptor
+        if source is None or target is None:
+            self._leave(again=False)
+            return
+        try:
+            self._in = os.dup(source)
+            self._out = os.dup(target)
+        except OSError:
+            self._leave(again=False)
+            return
+        self._read(True)
+
+    def stop(self) -> None:
+        """Let go of everything, with bytes that are under way. Idempotent."""
+        if self._over:
+            return
+        self._over = True
+        self._read(False)
+        self._write(False)
+        _close(self._in, self._out)
+        self._in = self._out = -1
+        if self._pipe is not None:
+            self._pipes.drop(self._pipe)
+            self._pipe = None
+        self._target.tell_when_empty(False)
+
+    # -- moving -----------------------------------------------------------------------------------
+
+    def _readable(self) -> None:
+        """The source has bytes, its end, or an error."""
+        for _ in range(_ROUNDS):
+            if self._over or self._held or not self._fill() or not self._empty():
+                return
+        # uvloop tells of an error only once, perhaps with bytes before it: so read until there are
+        # none, but let others have their turn.
+        self._loop.call_soon(self._readable)
+
+    def _writable(self) -> None:
+        """The target takes bytes again, or has failed."""
+        for _ in range(_ROUNDS):
+            if self._over or not self._empty():
+                return
+            if not self._fill():
+                if not self._over:
+                    self._write(False)
+                    self._read(True)
+                return
+
+    def _fill(self) -> bool:
+        """Take bytes from the source into the empty pipe; False when there are none."""
+        pipe = self._pipe or self._pipes.take()
+        if pipe is None:
+            self._leave(again=False)
+            return False
+        self._pipe = pipe
+        try:
+            count = os.splice(self._in, pipe[1], _PIPE, flags=_FLAGS)
+        except BlockingIOError:
+            self._release()
+            return False
+        except OSError as error:
+            self._release()
+            if error.errno in _NOT_HERE:
+                self._leave(again=False)
+            else:
+                self.stop()
+                self._source.broken(error)
+            return False
+        if not count:
+            self._release()
+            self._leave(again=True)  # the end, which the transport is to find
+            return False
+        self._held = count
+        self._moved(count)
+        self._small = self._small + 1 if count < BULK_CHUNK else 0
+        return True
+
+    def _empty(self) -> bool:
+        """Give the pipe's bytes to the target; False when some are left, or it is over."""
+        assert self._pipe is not None
+        try:
+            while self._held:
+                self._held -= os.splice(self._pipe[0], self._out, self._held, flags=_FLAGS)
+        except BlockingIOError:
+            self._read(False)
+            self._write(True)
+            return False
+        except OSError as error:
+            if error.errno in _NOT_HERE:
+                self._leave(again=False)
+            else:
+                self.stop()
+                self._target.broken(error)
+            return False
+        self._release()
+        if self._small >= _SMALL_RUN:
+            self._leave(again=True)
+            return False
+        return True
+
+    def _release(self) -> None:
+        pipe, self._pipe = self._pipe, None
+        if pipe is not None:
+            self._pipes.give_back(pipe)
+
+    def _leave(self, *, again: bool) -> None:
+        rest = b""
+        if self._pipe is not None:
+            while len(rest) < self._held:
+                rest += os.read(self._pipe[0], self._held - len(rest))
+            self._held = 0
+            self._release()
+        self.stop()
+        self._left(rest, again)
+
+    # -- watching ---------------------------------------------------------------------------------
+
+    def _read(self, wanted: bool) -> None:
+        if wanted != self._reading:
+            self._reading = wanted
+            if wanted:
+                self._loop.add_reader(self._in, self._readable)
+            else:
+                self._loop.remove_reader(self._in)
+
+    def _write(self, wanted: bool) -> None:
+        if wanted != self._writing:
+            self._writing = wanted
+            if wanted:
+                self._loop.add_writer(self._out, self._writable)
+            else:
+                self._loop.remove_writer(self._out)
+
+
+_FLAGS: Final = getattr(os, "SPLICE_F_MOVE", 0) | getattr(os, "SPLICE_F_NONBLOCK", 0)
+
+
+def _close(*descriptors: int) -> None:
+    for descriptor in descriptors:
+        if descriptor >= 0:
+            os.close(descriptor)
