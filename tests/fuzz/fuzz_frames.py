@@ -1,7 +1,7 @@
 """The frame decoder, its payloads and a whole mux behind it: nothing but ProtocolError comes out.
 
-The first byte of an input chooses how the rest is cut; a mux gets the same bytes, with streams open
-in both directions, and must end the link or go on, but never raise.
+The first byte of an input chooses how its beginning is cut; a mux gets the same bytes, with streams
+open in both directions, and must end the link or go on, but never raise.
 """
 
 from __future__ import annotations
@@ -47,6 +47,8 @@ SEEDS: list[bytes] = [
     + encode_frame(0, FrameType.FAILURE, encode_payload(FailureMessage(1, _error))),
 ]
 
+_CUTS = 48
+"""Pieces of one input: enough to split every header and payload there is, and quick."""
 _KINDS = (OpenFrame, AcceptFrame, ErrorFrame, EndFrame, RequestMessage, FailureMessage)
 
 
@@ -55,7 +57,8 @@ def one_input(data: bytes) -> None:
     if not data:
         return
     step = data[0] or len(data)
-    pieces = [data[start : start + step] for start in range(1, len(data), step)]
+    cut = min(len(data), 1 + _CUTS * step)
+    pieces = [data[start : start + step] for start in range(1, cut, step)] + [data[cut:]]
     total = 0
 
     def on_data(_stream: int, chunk: bytes | memoryview) -> None:
