@@ -56,7 +56,14 @@ class Sink:
 class End:
     """One end: a mux, what it wrote and what it told."""
 
-    def __init__(self, clock: ManualClock, *, dialler: bool, limits: MuxLimits | None) -> None:
+    def __init__(
+        self,
+        clock: ManualClock,
+        *,
+        dialler: bool,
+        limits: MuxLimits | None,
+        ordered: bool = True,
+    ) -> None:
         self.clock = clock
         self.other: End
         self.wire: list[bytes] = []  # on its way to the other end
@@ -87,6 +94,7 @@ class End:
             ),
             monotonic=clock.monotonic,
             limits=limits,
+            ordered=ordered,
         )
 
     def _write(self, data: bytes | memoryview) -> None:
@@ -143,11 +151,13 @@ class End:
         return bool(data)
 
 
-def pair(limits: MuxLimits | None = None, clock: ManualClock | None = None) -> tuple[End, End]:
+def pair(
+    limits: MuxLimits | None = None, clock: ManualClock | None = None, *, ordered: bool = True
+) -> tuple[End, End]:
     """The dialling and the accepting end."""
     clock = clock or ManualClock()
-    a = End(clock, dialler=True, limits=limits)
-    b = End(clock, dialler=False, limits=limits)
+    a = End(clock, dialler=True, limits=limits, ordered=ordered)
+    b = End(clock, dialler=False, limits=limits, ordered=ordered)
     a.other, b.other = b, a
     return a, b
 

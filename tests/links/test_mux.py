@@ -486,6 +486,19 @@ def test_a_violation_ends_the_link_with_a_clear_code(wire: bytes, code: str) -> 
     assert frames_of(b.wire)[-1][0] == "CLOSE"
 
 
+def test_openings_may_overtake_each_other_where_the_carrier_lets_them() -> None:
+    _, b = pair(ordered=False)
+    b.mux.feed(open_frame(5))
+    b.mux.feed(open_frame(1) + DATA)
+    b.mux.feed(open_frame(3))
+    assert len(b.sinks) == 3
+    assert b.sinks[1].received == b"x"
+    b.mux.feed(encode_frame(3, FrameType.RESET, END) + encode_frame(3, FrameType.DATA, b"late"))
+    assert b.end is None
+    b.mux.feed(open_frame(1))
+    assert code_of(b) == "wrong_stream"  # a number in use stays one
+
+
 def test_answers_to_streams_we_opened_are_checked() -> None:
     a, _ = pair()
     sink = a.open()

@@ -160,6 +160,27 @@ class TestImpostors:
         assert error.value.code == "wrong_node_key"
         assert initiator.data_to_send() == b""
 
+    @pytest.mark.parametrize("identity", [AGENT, CLIENT])
+    def test_both_ends_cover_what_the_handshake_is_bound_to(
+        self, identity: AgentIdentity | ClientIdentity
+    ) -> None:
+        """QUIC: somebody in between shows a certificate of their own and passes our bytes on."""
+        initiator = Initiator(identity, pinned_key=NODE_PUBLIC, binding=b"certificate 1")
+        responder = Responder(NODE_KEY, "node-1", binding=b"certificate 1")
+        claimed(initiator, responder)
+        assert identity is CLIENT or responder.proves(SECRET)
+        responder.welcome("l", 0.0)
+        assert initiator.feed(responder.data_to_send()) is not None
+
+        for seen in (b"certificate 2", b""):
+            initiator = Initiator(identity, pinned_key=NODE_PUBLIC, binding=seen)
+            responder = Responder(NODE_KEY, "node-1", binding=b"certificate 1")
+            responder.feed(initiator.data_to_send())
+            with pytest.raises(HandshakeError) as error:
+                initiator.feed(responder.data_to_send())
+            assert error.value.code == "bad_signature"
+            assert initiator.data_to_send() == b""  # nothing that proves us was said
+
     def test_a_man_in_the_middle_cannot_swap_the_x25519_keys(self) -> None:
         initiator, responder = pair(CLIENT)
         mine = X25519PrivateKey.generate().public_key().public_bytes_raw()

@@ -111,7 +111,7 @@ async def accept(
     Raises:
         Turned: no link came of it.
     """
-    responder = Responder(node_key, node_id)
+    responder = Responder(node_key, node_id, binding=transport.binding)
     inbox = Inbox(transport)
     peer_address = address or transport.peer_address
     try:

@@ -130,6 +130,7 @@ class Link:
         self._loop = asyncio.get_running_loop()
         self._supervisor = Supervisor(f"link {peer.role} {peer.name or peer.id}")
         self._desk = ControlDesk(self, self._spawn)
+        transport.framed()
         self._mux = Mux(
             dialler=dialler,
             write=transport.write,
@@ -147,6 +148,7 @@ class Link:
             ),
             monotonic=(clock or SystemClock()).monotonic,
             limits=limits,
+            ordered=transport.ordered,
         )
         self._tasks: set[asyncio.Task[Any]] = set()
         self._desk.bind(self._mux)
@@ -340,6 +342,7 @@ class Link:
         self.start()
         self._mux.close(code, message)
         await self._supervisor.close()
+        await self._transport.ended()
 
     async def wait_closed(self) -> LinkEnd:
         """Wait until the link is over; says why."""

@@ -62,6 +62,8 @@ class Mux:
         events: told what happens.
         monotonic: a clock in seconds.
         limits: caps and deadlines.
+        ordered: whether frames of different streams arrive in the order they were sent; then the
+            numbers of new streams have to rise.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class Mux:
         events: MuxEvents,
         monotonic: Callable[[], float],
         limits: MuxLimits | None = None,
+        ordered: bool = True,
     ) -> None:
         self.limits = limits or MuxLimits()
         self.streams: dict[int, MuxStream] = {}
@@ -96,6 +99,7 @@ class Mux:
         self._next_id = 1 if dialler else 2
         self._peer_parity = 0 if dialler else 1
         self._peer_last: int | None = None
+        self._ordered = ordered
         self._lingering: set[MuxStream] = set()
         self._front = bytearray()
 
@@ -225,9 +229,11 @@ class Mux:
         last = self._peer_last
         # Serial numbers (RFC 1982): ids may wrap around after two thousand million streams.
         new = last is None or 0 < ((stream_id - last) & _MAX_ID) <= _MAX_CREDIT
-        if stream_id & 1 != self._peer_parity or not new or stream_id in self.streams:
+        fresh = (new or not self._ordered) and stream_id not in self.streams
+        if stream_id & 1 != self._peer_parity or not fresh:
             raise ProtocolError("A stream was opened under a wrong number.", code="wrong_stream")
-        self._peer_last = stream_id
+        if new:
+            self._peer_last = stream_id
         message = decode_payload(OpenFrame, payload)
         refusal: ErrorFrame | None = None
         if self.going_away:

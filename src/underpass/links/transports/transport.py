@@ -40,7 +40,7 @@ __all__ = [
     "WriteBatch",
 ]
 
-Carrier = Literal["tcp", "tls", "websocket", "memory"]
+Carrier = Literal["tcp", "tls", "websocket", "quic", "memory"]
 Buffer = bytes | memoryview
 
 WRITE_HIGH: Final = 64 << 10
@@ -82,6 +82,10 @@ class Transport(ABC):
     """:meth:`close` or :meth:`abort` was called, or the connection is gone."""
     writing_paused: bool = False
     """The sink was told to pause writing and not yet to resume."""
+    binding: bytes = b""
+    """What names this very connection to both ends, for the handshake to cover; empty: nothing."""
+    ordered: bool = True
+    """Frames of different streams arrive in the order they were written."""
 
     @abstractmethod
     def set_sink(self, sink: TransportSink) -> None:
@@ -103,6 +107,12 @@ class Transport(ABC):
     def resume_reading(self) -> None:
         """Undo :meth:`pause_reading`. Idempotent."""
 
+    def framed(self) -> None:  # noqa: B027 - on one pipe there is nothing to do
+        """The handshake is over: from now on whole frames (``wire/frames.py``) are written and fed.
+
+        Only a carrier that sends the frames of each stream a way of their own needs to know.
+        """
+
     @abstractmethod
     def close(self) -> None:
         """Send what was written, then end. Idempotent."""
@@ -110,6 +120,12 @@ class Transport(ABC):
     @abstractmethod
     def abort(self) -> None:
         """End at once. Idempotent."""
+
+    async def ended(self) -> None:  # noqa: B027 - see below
+        """Wait, not long, until what was written before :meth:`close` has arrived or never will.
+
+        Returns at once where the kernel sees to that without us.
+        """
 
 
 class WriteBatch:

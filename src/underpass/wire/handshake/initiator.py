@@ -115,6 +115,8 @@ class Initiator:
             handshake before anything that proves who we are has been sent.
         software: our version, for logs at the other end.
         features: what we can do.
+        binding: what ties the handshake to the connection under it, the same at both ends; both
+            signatures and proofs then cover it. Empty on carriers that have nothing to name.
         random: source of nonces (injected by tests only).
         versions: what we offer (tests only).
     """
@@ -126,6 +128,7 @@ class Initiator:
         pinned_key: bytes | None = None,
         software: str = "",
         features: frozenset[str] = frozenset(),
+        binding: bytes = b"",
         random: Callable[[int], bytes] = secrets.token_bytes,
         versions: tuple[int, ...] = (VERSION,),
     ) -> None:
@@ -145,10 +148,10 @@ class Initiator:
                 features=sorted(features),
             )
         )
-        self._hello = hello
+        self._said = (binding, hello) if binding else (hello,)
         self._out = bytearray(PREFACE + framed(hello))
         self._messages = MessageReader()
-        self._transcript = hashed(hello)
+        self._transcript = hashed(*self._said)
         self._welcome_key = b""
         self._challenged: ChallengeBody | None = None
         self._done = False
@@ -205,7 +208,7 @@ class Initiator:
                 code="wrong_node_key",
                 hint="If the gateway was set up anew, enrol again with an empty state directory.",
             )
-        transcript = hashed(self._hello, challenge.body)
+        transcript = hashed(*self._said, challenge.body)
         if not is_signed(body.node_key, challenge.signature, CHALLENGE_LABEL + transcript):
             raise HandshakeError(
                 "The gateway's signature does not fit what we sent; somebody may be in between.",

@@ -71,6 +71,7 @@ class Responder:
     Args:
         node_key: this node's private key.
         node_id: this node's id.
+        binding: what ties the handshake to the connection under it; see :class:`Initiator`.
         random: source of nonces (injected by tests only).
         versions: what we speak (tests only).
     """
@@ -80,11 +81,13 @@ class Responder:
         node_key: Ed25519PrivateKey,
         node_id: str,
         *,
+        binding: bytes = b"",
         random: Callable[[int], bytes] = secrets.token_bytes,
         versions: tuple[int, ...] = (VERSION,),
     ) -> None:
         self._node_key = node_key
         self._node_id = node_id
+        self._binding = (binding,) if binding else ()
         self._random = random
         self._versions = versions
         self._messages = MessageReader(PREFACE)
@@ -162,7 +165,7 @@ class Responder:
     def _on_hello(self, message: bytes) -> None:
         hello = decoded(HELLO, message)
         self._hello = hello
-        self._transcript = hashed(message)
+        self._transcript = hashed(*self._binding, message)
         common = set(hello.versions) & set(self._versions)
         if not common:
             raise HandshakeError(
@@ -182,7 +185,7 @@ class Responder:
                 node_key=self._node_key.public_key().public_bytes_raw(),
             )
         )
-        transcript = hashed(message, body)
+        transcript = hashed(*self._binding, message, body)
         signature = self._node_key.sign(CHALLENGE_LABEL + transcript)
         self._out += framed(encode(Challenge(body=body, signature=signature)))
         self._transcript = hashed(transcript, signature)
