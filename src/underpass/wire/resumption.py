@@ -242,7 +242,7 @@ class Resumption:
         return self.ready and (
             self._untold
             or self.received != self._told_received
-            or self._consumed != self._told_consumed
+            or (self._consumed != self._told_consumed and not self.ended)
         )
 
     @property
@@ -250,7 +250,7 @@ class Resumption:
         """The same, and it should hear of it at once."""
         return self.ready and (
             self._untold
-            or self._consumed - self._told_consumed >= ACK_EVERY
+            or (self._consumed - self._told_consumed >= ACK_EVERY and not self.ended)
             or self.received - self._told_received >= ACK_EVERY
             or (self.ended and self.received != self._told_received)
         )
