@@ -2,7 +2,7 @@
 
 Each datagram is its length (u16, big-endian) and its payload; an empty datagram is a datagram too.
 On ``udp:host:port`` every payload goes to that one address. On ``udp`` (SOCKS5's UDP ASSOCIATE)
-every payload begins with an address as ``underpass.wire.socks5_address`` writes it.
+every payload begins with an address as ``underpass.wire.socks5.encode_address`` writes it.
 """
 
 from __future__ import annotations
