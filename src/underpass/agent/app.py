@@ -19,6 +19,7 @@ from underpass.agent.openers import dispatch
 from underpass.agent.openers.exec import exec_opener
 from underpass.agent.openers.pty import pty_opener
 from underpass.agent.openers.tcp import tcp_opener, unix_opener
+from underpass.agent.openers.udp import udp_opener
 from underpass.agent.policy import Policy
 from underpass.agent.policy_file import load_policy
 from underpass.agent.poll import PollLoop, relay_dialler
@@ -30,6 +31,9 @@ from underpass.agent.terminals.login import own_login
 from underpass.core.clock import Clock, SystemClock
 from underpass.core.errors import UnderpassError
 from underpass.core.settings import SettingsError
+from underpass.links.carriers.holder import Carriers
+from underpass.links.carriers.pool import FEATURE as DEDICATED
+from underpass.links.carriers.preface import carrier_key
 from underpass.links.link import Link
 from underpass.wire.handshake import AgentIdentity, Established, Refused
 
@@ -39,7 +43,7 @@ _log = structlog.get_logger(__name__)
 
 FINALLY_REFUSED: Final = 3
 """Exit status: the gateway said no, and asking again is pointless."""
-_FEATURES: Final = frozenset({"tcp", "unix", "pty", "exec"})
+_FEATURES: Final = frozenset({"tcp", "udp", "unix", "pty", "exec", DEDICATED})
 _ANNOUNCE_TRIES: Final = 3
 _MAX_TERMINATED: Final = 10_000
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
@@ -126,6 +130,7 @@ class Agent:
         )
         self._open = dispatch(_openers(self.policy, self._host))
         self._keeper: LinkKeeper | None = None
+        self._carriers = Carriers()
         self._forgotten = False
         self._heartbeat = Heartbeat(
             self._http,
@@ -224,7 +229,8 @@ class Agent:
             on_established=self._established,
         )
         try:
-            await _all(self._heartbeat.run(), self._keeper.run())
+            async with Carriers() as self._carriers:
+                await _all(self._heartbeat.run(), self._keeper.run())
         finally:
             self._keeper = None
 
@@ -236,7 +242,9 @@ class Agent:
             self._heartbeat.interval = float(interval)
 
     def _prepare(self, link: Link) -> None:
-        link.on_open(self._open)
+        secret = self._state.secret()
+        assert secret is not None
+        link.on_open(self._carriers.serve(link, carrier_key(secret, link.id), self._open))
         link.on_control("session.terminate", self._terminate)
         link.on_control("metrics", self._metrics)
 
@@ -279,6 +287,7 @@ class Agent:
 def _openers(policy: Policy, host: TerminalHost) -> dict[str, Any]:
     return {
         "tcp": tcp_opener(policy),
+        "udp": udp_opener(policy),
         "unix": unix_opener(policy),
         "pty": pty_opener(host),
         "exec": exec_opener(

@@ -7,11 +7,17 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 __all__ = [
     "CONTENT_TYPE",
+    "DATAGRAMS",
+    "DATAGRAMS_DROPPED",
     "HEARTBEATS",
     "HTTP_REQUESTS",
     "HTTP_SECONDS",
     "LINKS",
     "LINK_HANDSHAKES",
+    "MAPPINGS",
+    "MAPPING_CONNECTIONS",
+    "MAPPING_OPENED",
+    "MAPPING_REFUSALS",
     "RECORDING_BYTES",
     "REGISTRY",
     "SESSIONS",
@@ -38,6 +44,27 @@ STREAM_OPENS = Counter(
 )  # fmt: skip
 STREAM_BYTES = Counter(
     "underpass_stream_bytes_total", "Bytes relayed.", ["kind", "direction"], registry=REGISTRY
+)
+MAPPINGS = Gauge(
+    "underpass_mappings", "Mappings with an open entry point.", ["protocol"], registry=REGISTRY
+)
+MAPPING_CONNECTIONS = Gauge(
+    "underpass_mapping_connections", "Open connections and flows of mappings.", ["protocol"],
+    registry=REGISTRY,
+)  # fmt: skip
+MAPPING_OPENED = Counter(
+    "underpass_mapping_opened_total", "Connections and flows that reached their target.",
+    ["protocol"], registry=REGISTRY,
+)  # fmt: skip
+MAPPING_REFUSALS = Counter(
+    "underpass_mapping_refusals_total", "Connections and flows turned away.",
+    ["protocol", "reason"], registry=REGISTRY,
+)  # fmt: skip
+DATAGRAMS = Counter(
+    "underpass_datagrams_total", "Datagrams passed on.", ["direction"], registry=REGISTRY
+)
+DATAGRAMS_DROPPED = Counter(
+    "underpass_datagrams_dropped_total", "Datagrams lost here.", ["reason"], registry=REGISTRY
 )
 SESSIONS = Gauge("underpass_sessions", "Live terminal sessions.", ["state"], registry=REGISTRY)
 SESSIONS_STARTED = Counter(

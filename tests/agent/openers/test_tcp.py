@@ -20,6 +20,8 @@ from underpass.agent.openers.tcp import (
 from underpass.agent.policy import Policy
 from underpass.agent.policy_file import parse_policy
 from underpass.core.errors import InvalidRequest, Unavailable
+from underpass.links.compression import compressed
+from underpass.links.layers import Layers
 from underpass.links.link import Link, OpenRefused
 from underpass.links.memory import memory_links, memory_pair
 
@@ -89,6 +91,37 @@ class TestTcp:
         assert await through(node, f"tcp:127.0.0.1:{port}", b"x" * 300_000) == b"x" * 300_000
         assert await through(node, f"tcp:localhost:{port}") == b"hello"
         server.close()
+        await agent.close()
+
+    @pytest.mark.parametrize("compression", ["zstd", "gzip", "lz4", "adaptive"])
+    async def test_layers_are_put_on(self, links: tuple[Link, Link], compression: Any) -> None:
+        agent, node = links
+        server, port = await echo()
+        agent.on_open(dispatch({"tcp": tcp_opener(Policy())}))
+        layers = Layers(compression)
+        below = await node.open(f"tcp:127.0.0.1:{port}", layers.to_meta())
+        stream = compressed(below, compression)
+        stream.write(b"x" * 300_000)
+        await stream.write_eof()
+        got = 0
+        while chunk := await stream.read():
+            got += len(chunk)
+        assert got == 300_000
+        assert below.bytes_in < 150_000
+        await stream.close()
+        server.close()
+        await agent.close()
+
+    @pytest.mark.parametrize("layers", [{"compression": "rot13"}, {"e2e": True}, [], {"new": 1}])
+    async def test_layers_nobody_knows_are_refused(
+        self, links: tuple[Link, Link], layers: Any
+    ) -> None:
+        agent, node = links
+        agent.on_open(dispatch({"tcp": tcp_opener(Policy()), "unix": unix_opener(Policy())}))
+        for target in ("tcp:127.0.0.1:1", "unix:/x"):
+            with pytest.raises(OpenRefused) as refused:
+                await node.open(target, {"layers": layers})
+            assert refused.value.code == "invalid_layers"
         await agent.close()
 
     async def test_the_address_decided_about_is_the_one_dialled(

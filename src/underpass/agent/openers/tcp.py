@@ -18,8 +18,10 @@ from underpass.agent.openers.destinations import (
     parse_target,
     system_resolve,
 )
+from underpass.agent.openers.layered import accept_layered, wanted_layers
 from underpass.agent.policy import Policy
 from underpass.core.errors import InvalidRequest, Unavailable
+from underpass.links.layers import Layers
 from underpass.links.link import Opening
 from underpass.links.relay import relay
 from underpass.links.sockets import SocketStream, connect_tcp, connect_unix
@@ -59,6 +61,7 @@ def tcp_opener(
 
     async def open_tcp(opening: Opening) -> None:
         host, port = parse_tcp_target(opening.target)
+        layers = wanted_layers(opening)
         with count:
             try:
                 async with asyncio.timeout(timeout):
@@ -69,7 +72,7 @@ def tcp_opener(
                     f"{host}:{port} did not answer within {timeout:g} seconds.",
                     code="connect_timeout",
                 ) from None
-            await _serve(opening, remote)
+            await _serve(opening, layers, remote)
 
     return open_tcp
 
@@ -86,12 +89,13 @@ def unix_opener(
             raise InvalidRequest(
                 "The target must be unix: and an absolute path.", code="invalid_target"
             )
+        layers = wanted_layers(opening)
         real = await asyncio.to_thread(os.path.realpath, path)
         decision = policy.decide("unix", path=real)
         if not decision.allowed:
             raise forbidden(opening.target, decision)
         with count:
-            await _serve(opening, await connect_unix(real, timeout))
+            await _serve(opening, layers, await connect_unix(real, timeout))
 
     return open_unix
 
@@ -114,9 +118,9 @@ async def _connect_first(
     raise Unavailable(shown, code=failure.code)
 
 
-async def _serve(opening: Opening, remote: SocketStream) -> None:
+async def _serve(opening: Opening, layers: Layers, remote: SocketStream) -> None:
     try:
-        stream = opening.accept()
+        stream = accept_layered(opening, layers)
     except BaseException:
         remote.abort()
         raise
