@@ -137,6 +137,7 @@ class Gateway:
             host="127.0.0.1",
             port=port,
             on_link=self.link_server.take,
+            on_spare=self.link_server.take_spare,
             tls=self.certificate.context() if self.certificate else None,
             **more,
         )

@@ -1,7 +1,8 @@
 """The one port: everything a gateway serves arrives here, and the first bytes say what it is.
 
 With TLS the ALPN protocol tells (``underpass/1`` is a link, ``http/1.1`` is HTTP); without it, or
-when the client named none, the preface ``UNDPASS1`` does. HTTP connections are handed to uvicorn's
+when the client named none, the preface ``UNDPASS1`` does (and, without TLS only, a spare
+connection's, docs/adr/0007-dedicated-carriers.md). HTTP connections are handed to uvicorn's
 own protocol with what has been read so far, so that everything it can do (keep-alive, WebSockets)
 works as if it had accepted the connection itself. A request for a WebSocket link is the exception:
 the link's own WebSocket transport answers it, at twice the speed (docs/adr/0003-handshake.md).
@@ -22,6 +23,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from underpass.core.errors import UnderpassError
 from underpass.core.supervisor import Supervisor
+from underpass.links.carriers.preface import SPARE_PREFACE
 from underpass.links.dial import LINK_PATH
 from underpass.links.transports.connection import StreamTransport
 from underpass.links.transports.transport import Transport
@@ -66,6 +68,8 @@ class Front:
         on_link: given each connection that is a link, as a transport that has not been read, and
             the peer's address if a proxy told it; must not block
             (:meth:`underpass.gateway.link_server.LinkServer.take` is meant).
+        on_spare: given each plain connection that says it is a link's spare, and what it has said
+            (``LinkServer.take_spare``); without it such connections are dropped.
         tls: a context made by ``certificate.Certificate.context``; None: plain.
         forwarded: rewrites an ASGI scope's ``client`` from the forwarding headers of trusted
             proxies (``ForwardedHeaders(app, trusted).rewrite``); default: no proxy is trusted.
@@ -87,6 +91,7 @@ class Front:
         host: str,
         port: int,
         on_link: Callable[[Transport, str | None], object],
+        on_spare: Callable[[asyncio.Transport, bytes], None] | None = None,
         tls: ssl.SSLContext | None = None,
         forwarded: Callable[[MutableMapping[str, Any]], None] | None = None,
         sniff_timeout: float = SNIFF_TIMEOUT,
@@ -97,6 +102,7 @@ class Front:
         self.sniff_timeout = sniff_timeout
         self.undecided: set[_FirstBytes] = set()
         self._on_link = on_link
+        self._on_spare = on_spare
         self._tls = tls
         self._forwarded = forwarded
         self._supervisor = Supervisor("front")
@@ -159,6 +165,13 @@ class Front:
         if seen:
             pipe.data_received(seen)
         self._on_link(pipe, None)
+
+    def is_spare(self, transport: asyncio.Transport, seen: bytes) -> None:
+        """Hand a spare connection on; there are none in TLS."""
+        if self._on_spare is None or transport.get_extra_info("ssl_object") is not None:
+            transport.abort()
+        else:
+            self._on_spare(transport, seen)
 
     def is_http(self, transport: asyncio.Transport, seen: bytes) -> None:
         """Give it to uvicorn, or make a link transport of its WebSocket."""
@@ -229,7 +242,9 @@ class _FirstBytes(asyncio.Protocol):
         self._seen += data
         if self._seen.startswith(PREFACE):
             self._decided(self._front.is_link)
-        elif not PREFACE.startswith(self._seen):
+        elif self._seen.startswith(SPARE_PREFACE):
+            self._decided(self._front.is_spare)
+        elif not (PREFACE.startswith(self._seen) or SPARE_PREFACE.startswith(self._seen)):
             self._decided(self._front.is_http)
 
     def eof_received(self) -> bool:

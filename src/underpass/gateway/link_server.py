@@ -24,6 +24,8 @@ from underpass.core.clock import Clock
 from underpass.core.supervisor import Supervisor
 from underpass.gateway.registry import LinkRegistry
 from underpass.links.accept import HANDSHAKE_TIMEOUT, Admission, Turned, accept
+from underpass.links.carriers.pool import FEATURE as DEDICATED
+from underpass.links.carriers.preface import carrier_key
 from underpass.links.link import Link
 from underpass.links.transports.transport import Transport
 from underpass.wire.handshake import Claim, Responder
@@ -141,6 +143,13 @@ class LinkServer:
         self._handshakes[host] += 1
         return self._supervisor.start(self._look_after(transport, host, address), f"link {host}")
 
+    def take_spare(self, transport: asyncio.Transport, seen: bytes) -> None:
+        """Look after a plain connection that begins like a link's spare; never blocks."""
+        if self._draining:
+            transport.abort()
+        else:
+            self.registry.spares.take(transport, seen)
+
     def _turn_away(self, transport: Transport, code: str, message: str) -> None:
         metrics.LINK_HANDSHAKES.labels("unknown", code).inc()
         responder = Responder(self._node_key, self._node_id)
@@ -187,6 +196,7 @@ class LinkServer:
             end = await link.wait_closed()
         finally:
             self.registry.remove(link)
+            self.registry.spares.close(link)
             await link.close("closed")
         _log.info(
             "link_down", role=link.peer.role, id=link.peer.id, name=link.peer.name,
@@ -199,12 +209,16 @@ class LinkServer:
         A deletion ends the link it finds; asked again once the link is there to be found, one of
         the two sees the other.
         """
-        if await self._doorkeeper.agent_secret(link.peer.id) is None:
+        secret = await self._doorkeeper.agent_secret(link.peer.id)
+        if secret is None:
             await link.close("unknown_agent", "This machine was deleted.")
+        elif link.carrier == "tcp" and DEDICATED in link.peer.features and not link.closed:
+            self.registry.spares.open(link, carrier_key(secret, link.id))
 
     async def stop(self, timeout: float = 5.0) -> None:
         """Say go-away on every link, then end all of them. Agents come back by themselves."""
         self._draining = True
+        self.registry.spares.stop()
         links = [*self.registry.agents(), *(client.link for client in self.registry.clients())]
         closing = [link.close("going_away", "The gateway is shutting down.") for link in links]
         if closing:

@@ -15,6 +15,7 @@ import structlog
 from underpass.control.subject import Subject
 from underpass.core import metrics
 from underpass.core.supervisor import Supervisor
+from underpass.links.carriers.pool import SpareDesk
 from underpass.links.link import Link
 
 __all__ = ["ClientLink", "LinkRegistry"]
@@ -41,6 +42,8 @@ class LinkRegistry:
     """
 
     def __init__(self, supervisor: Supervisor) -> None:
+        self.spares = SpareDesk()
+        """The spare connections of agents' links, for streams with a carrier of their own."""
         self._supervisor = supervisor
         self._agents: dict[str, Link] = {}
         self._clients: dict[str, ClientLink] = {}

@@ -7,17 +7,24 @@ and no entry point will notice.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from underpass.control.subject import Subject
 from underpass.core import metrics
 from underpass.core.errors import Conflict, UnderpassError
 from underpass.gateway.registry import LinkRegistry
+from underpass.links.carriers.holder import CARRIER, CarrierLost
+from underpass.links.carriers.pool import SparePool
 from underpass.links.link import Link, OpenRefused
 from underpass.links.stream import Stream
 
-__all__ = ["Router"]
+__all__ = ["CarrierChoice", "Router"]
 
+CarrierChoice = Literal["auto", "mux", "dedicated"]
+"""Which way a stream's bytes go: in the link, on a connection of their own, or whichever fits what
+the target's streams carry."""
+_DEDICATED_KINDS = frozenset({"tcp", "unix"})
 _KINDS = frozenset({"tcp", "udp", "unix", "pty", "exec"})
 
 
@@ -47,6 +54,7 @@ class Router:
         meta: Mapping[str, Any] | None = None,
         interactive: bool = False,
         timeout: float = 10.0,
+        carrier: CarrierChoice = "auto",
     ) -> Stream:
         """Open a stream to *target* on an agent.
 
@@ -57,6 +65,8 @@ class Router:
             meta: what the agent's opener should know; ``user`` in it is overwritten.
             interactive: its bytes go before bulk.
             timeout: seconds for the agent to accept.
+            carrier: a wish. What can't have a connection of its own (TLS, WebSocket and QUIC
+                links, other kinds of targets, no spare at hand) goes in the link, silently.
 
         Raises:
             Conflict: code ``agent_unlinked``: the agent has no link.
@@ -68,9 +78,14 @@ class Router:
         user = {"id": on_behalf_of.user_id, "username": on_behalf_of.username}
         try:
             link = self._link(agent_id)
-            stream = await link.open(
-                target, {**(meta or {}), "user": user}, interactive=interactive, timeout=timeout
-            )
+            meta = {**(meta or {}), "user": user}
+            meta.pop(CARRIER, None)
+            opening = _Opening(link, target, meta, interactive, timeout)
+            pool = self._registry.spares.pool_of(link)
+            if pool is None or kind not in _DEDICATED_KINDS:
+                stream = await opening.in_link()
+            else:
+                stream = await _by_choice(opening, pool, carrier)
         except UnderpassError as error:
             # A code the peer chose must not become a label.
             outcome = "refused" if isinstance(error, OpenRefused) else error.code
@@ -99,3 +114,48 @@ class Router:
                 hint="It dials in by itself; try again in a moment.",
             )
         return link
+
+
+@dataclass(frozen=True, slots=True)
+class _Opening:
+    """What is to be opened, whichever way."""
+
+    link: Link
+    target: str
+    meta: dict[str, Any]
+    interactive: bool
+    timeout: float
+
+    async def in_link(self, ticket: bytes | None = None) -> Stream:
+        meta = self.meta if ticket is None else {**self.meta, CARRIER: ticket}
+        return await self.link.open(
+            self.target, meta, interactive=self.interactive, timeout=self.timeout
+        )
+
+    async def on_spare(self, pool: SparePool) -> Stream | None:
+        """The stream on a connection of its own; None when there is none at hand."""
+        spare = pool.take()
+        if spare is None:
+            return None
+        stream = spare.claim()
+        try:
+            stream.hold(await self.in_link(spare.ticket))
+        except OpenRefused as refusal:
+            stream.abort()
+            if refusal.code == CarrierLost.code:
+                return None  # it broke on the way; nothing has been opened yet
+            raise
+        except BaseException:
+            stream.abort()
+            raise
+        return stream
+
+
+async def _by_choice(opening: _Opening, pool: SparePool, carrier: CarrierChoice) -> Stream:
+    bulk = pool.history.is_bulk(opening.target)
+    stream = None
+    if carrier == "dedicated" or (carrier == "auto" and bulk and not opening.interactive):
+        stream = await opening.on_spare(pool)
+    stream = stream or await opening.in_link()
+    pool.history.opened(opening.target, stream)
+    return stream
