@@ -223,6 +223,31 @@ class TestOpening:
                 await until(lambda: here.events.named("stream.denied"))
                 assert here.events.named("stream.denied")[0]["outcome"] == "denied"
 
+    async def test_what_is_between_client_and_agent_is_passed_on(self) -> None:
+        async with world() as here:
+            client = here.person(BOB)
+            resumes = metrics.STREAM_RESUMES.labels("tcp")
+            before = resumes._value.get()
+            own = {"resume": {"id": "a", "new": True}, "layers": {"compression": "zstd"}}
+            first = await client.open("tcp:h:1", {**META, **own, "user": "x", "other": 1})
+            user = {"id": "u-2", "username": "bob"}
+            assert here.opened == [("tcp:h:1", {**own, "user": user})]
+            await until(lambda: here.events.named("stream.opened"))
+            assert resumes._value.get() == before
+            again = {"resume": {"id": "a", "new": False}}
+            second = await client.open("tcp:h:1", {**META, **again})
+            await until(lambda: here.events.named("stream.resumed"))
+            assert here.opened[1] == ("tcp:h:1", {**again, "user": user})
+            assert resumes._value.get() == before + 1
+            assert len(here.events.named("stream.opened")) == 1
+            for key in ("resume", "layers"):
+                with pytest.raises(OpenRefused) as refused:
+                    await client.open("tcp:h:1", {**META, key: "x" * 1100})
+                assert refused.value.code == "invalid_meta"
+            assert len(here.opened) == 2
+            first.abort()
+            second.abort()
+
     async def test_seen_but_not_allowed(self) -> None:
         async with world() as here:
             here.agents.find = lambda *_: _now(here.agents.row)  # type: ignore[method-assign]

@@ -23,6 +23,7 @@ from underpass.agent.openers.udp import udp_opener
 from underpass.agent.policy import Policy
 from underpass.agent.policy_file import load_policy
 from underpass.agent.poll import PollLoop, relay_dialler
+from underpass.agent.resumables import Resumables
 from underpass.agent.settings import AgentSettings
 from underpass.agent.signed_http import SignedHttp
 from underpass.agent.state import AgentState
@@ -79,7 +80,7 @@ async def run_agent(
                 await asyncio.wait((working, waiting), return_when=asyncio.FIRST_COMPLETED)
                 if not working.done():
                     _log.info("agent_stopping")
-                    await agent.end_terminals()  # while the link can still tell who watches
+                    await agent.end_streams()  # while the link can still tell who watches
                 working.cancel()
                 waiting.cancel()
             return 0 if working.cancelled() else working.result()
@@ -128,7 +129,8 @@ class Agent:
             default_login=self.policy.default_login("shell"),
             clock=clock,
         )
-        self._open = dispatch(_openers(self.policy, self._host))
+        self._resumables = Resumables(clock=clock)
+        self._open = dispatch(_openers(self.policy, self._host, self._resumables))
         self._keeper: LinkKeeper | None = None
         self._carriers = Carriers()
         self._forgotten = False
@@ -163,12 +165,14 @@ class Agent:
             except MachineUnknown as error:
                 self._forget(str(error))
 
-    async def end_terminals(self) -> None:
-        """End every terminal and tell who is attached."""
+    async def end_streams(self) -> None:
+        """End every terminal and resumable stream, and tell who is attached."""
+        self._resumables.end_all("going_away", "The agent is stopping.")
         await self._host.close()
 
     async def close(self) -> None:
         """Give back what is held. Idempotent."""
+        await self._resumables.close()
         await self._host.close()
         await self._http.close()
         self._state.close()
@@ -200,6 +204,7 @@ class Agent:
         _log.warning("enrolment_lost", reason=why)
         self._state.forget_enrolment()
         self._forgotten = True
+        self._resumables.end_all("terminated", "The machine was removed.")
         for session in self._host.announce():
             self._host.terminate(session["session_id"], "The machine was removed.")
 
@@ -284,11 +289,11 @@ class Agent:
             ready()
 
 
-def _openers(policy: Policy, host: TerminalHost) -> dict[str, Any]:
+def _openers(policy: Policy, host: TerminalHost, resumables: Resumables) -> dict[str, Any]:
     return {
-        "tcp": tcp_opener(policy),
+        "tcp": resumables.wrap(tcp_opener(policy)),
         "udp": udp_opener(policy),
-        "unix": unix_opener(policy),
+        "unix": resumables.wrap(unix_opener(policy)),
         "pty": pty_opener(host),
         "exec": exec_opener(
             policy.login_allowed("exec"), default_login=policy.default_login("exec")

@@ -25,6 +25,7 @@ __all__ = [
     "STREAMS",
     "STREAM_BYTES",
     "STREAM_OPENS",
+    "STREAM_RESUMES",
     "TASK_FAILURES",
     "render",
 ]
@@ -40,6 +41,10 @@ LINK_HANDSHAKES = Counter(
 STREAMS = Gauge("underpass_streams", "Open streams.", ["kind"], registry=REGISTRY)
 STREAM_OPENS = Counter(
     "underpass_stream_opens_total", "Stream openings by outcome.", ["kind", "outcome"],
+    registry=REGISTRY,
+)  # fmt: skip
+STREAM_RESUMES = Counter(
+    "underpass_stream_resumes_total", "Streams that went on over another path.", ["kind"],
     registry=REGISTRY,
 )  # fmt: skip
 STREAM_BYTES = Counter(

@@ -21,8 +21,9 @@ import contextlib
 import ipaddress
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, cast
 
+import msgspec
 import structlog
 
 from underpass.control.access import Action, AgentView, authorise, require
@@ -45,6 +46,11 @@ RECHECK: Final = 2.5
 """Seconds between two looks at everybody's permissions, when no news comes earlier."""
 _PASSED_ON: Final = ("command", "login", "env")
 """What an exec's opener on the agent gets from the client's own words."""
+_UNSEEN: Final = ("layers", "resume")
+"""What client and agent agree about other streams: passed on, and none of the gateway's business
+(``links/layers.py``, ``wire/resume_claim.py``)."""
+_MAX_UNSEEN: Final = 1024
+"""Bytes of each."""
 
 
 class Audit(Protocol):
@@ -189,9 +195,11 @@ class ClientStreams:
             metrics.STREAMS.labels(kind).dec()
 
     async def _forward(self, opening: Opening, current: _Open, target: str, rule: str) -> None:
+        meta = _unseen(opening.meta)
+        resumed = _is_resumed(meta)
         try:
             remote = await self._router.open(
-                current.agent_id, target, on_behalf_of=current.subject,
+                current.agent_id, target, on_behalf_of=current.subject, meta=meta,
                 interactive=opening.interactive,
             )  # fmt: skip
         except UnderpassError as error:
@@ -200,7 +208,10 @@ class ClientStreams:
                 rule=rule, code=error.code,
             )  # fmt: skip
             raise
-        self._record("stream.opened", current.subject, current.agent_id, target, rule=rule)
+        event = "stream.resumed" if resumed else "stream.opened"
+        self._record(event, current.subject, current.agent_id, target, rule=rule)
+        if resumed:
+            metrics.STREAM_RESUMES.labels(target.partition(":")[0]).inc()
         result = await self._relay(opening, current, remote, None)
         self._record(
             "stream.closed", current.subject, current.agent_id, target,
@@ -295,6 +306,25 @@ class ClientStreams:
                 ),
                 event,
             )  # fmt: skip
+
+
+def _unseen(meta: dict[str, Any]) -> dict[str, Any]:
+    """What of *meta* is passed on as it is.
+
+    Raises:
+        InvalidRequest: it is too large.
+    """
+    passed = {key: meta[key] for key in _UNSEEN if meta.get(key) is not None}
+    for key, value in passed.items():
+        if len(msgspec.msgpack.encode(value)) > _MAX_UNSEEN:
+            raise InvalidRequest(f"meta.{key} is too large.", code="invalid_meta")
+    return passed
+
+
+def _is_resumed(meta: dict[str, Any]) -> bool:
+    """Whether this is another path for a stream that was opened before."""
+    claim = meta.get("resume")
+    return isinstance(claim, dict) and cast("dict[str, Any]", claim).get("new") is False
 
 
 class _Open:

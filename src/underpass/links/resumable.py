@@ -339,7 +339,8 @@ class ResumableStream(BufferedStream):
         """End it now because of *error*, also when it was closed and lingers. Idempotent."""
         path = self._path
         if path is not None and not self.is_over:
-            if path.stream.full:  # a record would wait; this overtakes what is queued
+            # A full path would make a record wait; who never greeted us may not know records.
+            if path.stream.full or not self._core.greeted:
                 self._path = None
                 path.stream.abort(_GIVEN_UP, error.code)
             else:
@@ -360,5 +361,6 @@ class ResumableStream(BufferedStream):
         self._core.clear()
         self._greeting.open()
         if error is not None:
-            self._lost(error)
+            # What readers and writers of any stream expect.
+            self._lost(StreamReset(error.message, code=error.code, hint=error.hint))
         self._owner.over(self, error)
