@@ -60,7 +60,7 @@ class GatewaySettings(BaseSettings):
     apps_domain: str | None = None
     """A second domain for forwarded apps, apart from the console's origin; not used yet."""
     port_range: str | None = None
-    """``A-B``: ports public TCP and UDP mappings may take; not used yet."""
+    """``A-B``: ports of the gateway that mappings may take; default: 20000-29999."""
     trusted_proxies: Annotated[list[str], NoDecode] = Field(default_factory=list)
     """Addresses or networks whose ``X-Forwarded-*`` headers are believed."""
 
@@ -113,6 +113,10 @@ class GatewaySettings(BaseSettings):
     offline_after: int = Field(default=3, ge=1, le=100)
     """Heartbeats missed before a machine is offline."""
     max_links: int = Field(default=20_000, ge=1)
+
+    # Mappings
+    max_mappings_per_user: int = Field(default=100, ge=1, le=100_000)
+    """Mappings one person may have, disabled ones included."""
 
     # Limits
     max_body: int = Field(default=1024 * 1024, ge=1024, le=1 << 30)

@@ -21,6 +21,7 @@ from underpass.gateway.http import (
     join_tokens,
     links,
     live,
+    mappings,
     recordings,
     sessions,
     setup,
@@ -54,6 +55,7 @@ ROUTERS: Final = (
     tty,
     sessions,
     recordings,
+    mappings,
     links,
 )
 """One module per noun, each with a ``router``."""
@@ -72,6 +74,7 @@ _TAGS: Final = [
     {"name": "terminals", "description": "Tickets for terminals, and what polling agents ask."},
     {"name": "sessions", "description": "Terminal sessions, live and over."},
     {"name": "recordings", "description": "What the terminals showed."},
+    {"name": "mappings", "description": "What comes in at a port here goes out at a machine."},
     {"name": "health", "description": "For monitoring, and for whoever is about to connect."},
 ]
 

@@ -13,9 +13,12 @@ from underpass.control.events import Events
 from underpass.control.heartbeats import Heartbeats
 from underpass.control.join_tokens import JoinTokens
 from underpass.control.live import LiveBus
+from underpass.control.mapping_orphans import MappingOrphans
+from underpass.control.mappings import Mappings
 from underpass.control.metric_history import MetricHistory
 from underpass.control.nonces import Nonces
 from underpass.control.passwords import Passwords
+from underpass.control.port_leases import DEFAULT_PORTS, PortRules
 from underpass.control.presence import Presence
 from underpass.control.rate_limits import RateLimits
 from underpass.control.recordings import Recordings
@@ -87,6 +90,7 @@ async def compose(
             stack.callback(passwords.close)
         _compose_people(services, passwords)
         _compose_machines(services)
+        _compose_mappings(services)
         _compose_terminals(services)
         connect_machines(services)
         _compose_links(services)
@@ -158,6 +162,25 @@ def _compose_machines(services: Services) -> None:
         presence=services.presence,
         history=history,
     )
+
+
+def _compose_mappings(services: Services) -> None:
+    settings = services.settings
+    services.mappings = Mappings(
+        services.database,
+        services.clock,
+        events=services.events,
+        bus=services.bus,
+        agents=services.agents,
+        seals=services.agent_secrets,
+        rules=PortRules(
+            settings.public_ports or DEFAULT_PORTS, lambda: services.port or settings.port
+        ),
+        max_per_user=settings.max_mappings_per_user,
+        default_bind=settings.host,
+    )
+    orphans = MappingOrphans(services.database, services.bus, services.mappings.remove)
+    services.supervisor.start(orphans.watch(), "mapping orphans")
 
 
 def _compose_terminals(services: Services) -> None:

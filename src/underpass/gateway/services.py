@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from underpass.control.heartbeats import Heartbeats
     from underpass.control.join_tokens import JoinTokens
     from underpass.control.live import LiveBus
+    from underpass.control.mappings import Mappings
     from underpass.control.nonces import Nonces
     from underpass.control.presence import Presence
     from underpass.control.rate_limits import RateLimits
@@ -78,6 +79,7 @@ class Services:
     presence: Presence = _UNSET
     sessions: Sessions = _UNSET
     recordings: Recordings = _UNSET
+    mappings: Mappings = _UNSET
 
     registry: LinkRegistry = _UNSET
     router: Router = _UNSET

@@ -1,0 +1,354 @@
+"""Mappings over HTTP: make, list, read, change, delete, and what goes through them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal
+from urllib.parse import urlsplit
+
+from fastapi import APIRouter, Path, Query, Request
+from pydantic import BaseModel, ConfigDict, Field
+
+from underpass.control.mapping import Mapping, mapping_record, mapping_stats
+from underpass.control.mapping_list import SORTABLE, MappingFilter
+from underpass.gateway.http.envelope import REFUSALS, Envelope, Nothing, Page, Paging, ok, page
+from underpass.gateway.http.security import Caller, origin_of
+from underpass.gateway.services import services_of
+
+__all__ = ["router"]
+
+router = APIRouter(prefix="/api/v1/mappings", tags=["mappings"], responses=REFUSALS)
+
+Protocol = Literal["tcp", "udp", "socks5", "unix"]
+Status = Literal["active", "disabled", "error"]
+MappingId = Annotated[str, Path(examples=["6f1c2a9e-0b7d-4c55-9d63-2f0a5b9e7c11"])]
+
+_AGENT: Final = "0b9c7f1e-5d1a-4a53-8f0e-3c1f2a7d9e44"
+_EXAMPLE: Final[dict[str, Any]] = {
+    "protocol": "tcp",
+    "name": "web-1-ssh",
+    "source": {"port": 0},
+    "target_client_id": _AGENT,
+    "target_host": "127.0.0.1",
+    "target_port": 22,
+    "limits": {"bandwidth": 1048576, "connections": 20},
+    "options": {"allow_ips": ["192.0.2.0/24"], "proxy_protocol": "v2"},
+}
+_STATS: Final[dict[str, Any]] = {
+    "total_connections": 12,
+    "active": 1,
+    "bytes_sent": 48211,
+    "bytes_received": 1290331,
+    "last_active_at": "2026-01-02T03:04:05.678Z",
+}
+
+
+class _Asked(BaseModel):
+    # What is unknown or out of bounds is told by the domain, which names every field.
+    model_config = ConfigDict(extra="allow", strict=True)
+
+
+class SourceAsked(_Asked):
+    """Where traffic comes in; without anything: any free port of the gateway."""
+
+    port: int | None = Field(None, description="0: any, and the answer says which.")
+    port_range: str | None = Field(
+        None,
+        description="`7000-7010`: each port goes to the target port as far behind the first.",
+    )
+    client_id: str | None = Field(None, description="A machine that listens, not the gateway.")
+    bind: str | None = Field(None, description="The IP address to listen on.")
+
+
+class LimitsBody(_Asked):
+    """What a mapping may use; null: no limit."""
+
+    bandwidth: int | None = Field(None, description="Bytes a second, each way.")
+    connections: int | None = Field(None, description="Open at a time.")
+    burst: int | None = Field(None, description="Bytes that may pass at once.")
+
+
+class LoginAsked(_Asked):
+    """What SOCKS5 clients must give."""
+
+    username: str | None = None
+    password: str | None = None
+
+
+class OptionsAsked(_Asked):
+    """How connections are treated; null brings a default back."""
+
+    proxy_protocol: Literal["v1", "v2"] | None = None
+    accept_proxy_protocol: bool | None = Field(
+        None, description="From the gateway's trusted proxies."
+    )
+    allow_ips: list[str] | None = Field(None, description="Networks that may connect.")
+    deny_ips: list[str] | None = Field(None, description="Networks that may not; wins.")
+    compression: Literal["none", "zstd", "lz4", "gzip", "adaptive"] | None = None
+    e2e: bool | None = Field(None, description="Needs `source.client_id`.")
+    carrier: Literal["auto", "mux", "dedicated"] | None = None
+    username: str | None = Field(None, description="SOCKS5.")
+    password: str | None = Field(None, description="SOCKS5; never shown again.")
+    basic_auth: LoginAsked | None = Field(None, description="SOCKS5: both in one.")
+    idle_timeout: float | None = Field(None, description="Seconds without a byte.")
+
+
+class HealthBody(_Asked):
+    """How the targets of a group are tried."""
+
+    type: Literal["tcp", "http"] = "tcp"
+    path: str = "/"
+    interval: float = 10
+    fall: int = 3
+    rise: int = 2
+
+
+class MappingPatch(_Asked):
+    """Only what is given changes; inside `limits` and `options`, too."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"status": "disabled"}, {"limits": {"bandwidth": 65536}}]}
+    )
+
+    name: str | None = Field(None, description="Unique among one's own.")
+    source: SourceAsked | None = None
+    target_client_id: str | None = Field(None, description="The machine's id.")
+    target_host: str | None = Field(None, description="As the machine sees it; 127.0.0.1.")
+    target_port: int | None = None
+    target_path: str | None = Field(None, description="The socket of a `unix` mapping.")
+    status: Status | None = Field(None, description="`active` or `disabled`.")
+    limits: LimitsBody | None = None
+    options: OptionsAsked | None = None
+    group: str | None = Field(None, description="One's mappings of a group share a port.")
+    balance: Literal["round_robin", "least_connections"] | None = None
+    health: HealthBody | None = None
+
+
+class MappingAsked(MappingPatch):
+    """A new mapping; `unix` needs `target_path`, `tcp` and `udp` need `target_port`."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE]})
+
+    protocol: str = Field(json_schema_extra={"enum": ["tcp", "udp", "socks5", "unix"]})
+    target_client_id: str
+
+
+class SourceBody(BaseModel):
+    """Where traffic comes in: the port in use, or a range of them."""
+
+    port: int | None = None
+    port_range: str | None = None
+    client_id: str | None = None
+    bind: str | None = None
+
+
+class OptionsBody(BaseModel):
+    """How connections are treated; passwords are never shown."""
+
+    proxy_protocol: Literal["v1", "v2"] | None
+    accept_proxy_protocol: bool
+    allow_ips: list[str]
+    deny_ips: list[str]
+    compression: Literal["none", "zstd", "lz4", "gzip", "adaptive"]
+    e2e: bool
+    carrier: Literal["auto", "mux", "dedicated"]
+    username: str | None
+    idle_timeout: float | None
+
+
+class MappingStats(BaseModel):
+    """What went through; *sent* is towards the target, *received* is back from it."""
+
+    total_connections: int
+    active: int
+    bytes_sent: int
+    bytes_received: int
+    last_active_at: str | None
+
+
+class MappingLiveStats(MappingStats):
+    """The same, with what goes through right now."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [_STATS | {"sent_rate": 512.0, "received_rate": 20480.5, "dropped": 0}]
+        }
+    )
+
+    sent_rate: float = Field(description="Bytes a second.")
+    received_rate: float = Field(description="Bytes a second.")
+    dropped: int = Field(description="Datagrams that found no room.")
+
+
+class MappingBody(BaseModel):
+    """A mapping: what comes in at its source goes to its target (specs 4 and 7)."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                _EXAMPLE
+                | {
+                    "id": "6f1c2a9e-0b7d-4c55-9d63-2f0a5b9e7c11",
+                    "user_id": "b4d1f6a0-77a4-4a51-8a3e-0c5f1d2e3b66",
+                    "source": {"port": 20017},
+                    "target_path": None,
+                    "status": "active",
+                    "error": None,
+                    "limits": {"bandwidth": 1048576, "connections": 20, "burst": None},
+                    "options": {
+                        "proxy_protocol": "v2",
+                        "accept_proxy_protocol": False,
+                        "allow_ips": ["192.0.2.0/24"],
+                        "deny_ips": [],
+                        "compression": "none",
+                        "e2e": False,
+                        "carrier": "auto",
+                        "username": None,
+                        "idle_timeout": None,
+                    },
+                    "group": None,
+                    "balance": "round_robin",
+                    "health": None,
+                    "public_port": 20017,
+                    "public_url": "tcp://gw.example.org:20017",
+                    "version": 1,
+                    "stats": _STATS,
+                    "created_at": "2026-01-01T00:00:00.000Z",
+                    "updated_at": "2026-01-01T00:00:00.000Z",
+                }
+            ]
+        }
+    )
+
+    id: str
+    name: str
+    user_id: str
+    protocol: Protocol
+    source: SourceBody
+    target_client_id: str
+    target_host: str | None
+    target_port: int | None
+    target_path: str | None
+    status: Status
+    error: str | None
+    limits: LimitsBody
+    options: OptionsBody
+    group: str | None
+    balance: Literal["round_robin", "least_connections"]
+    health: HealthBody | None
+    public_port: int | None
+    public_url: str | None
+    version: int
+    stats: MappingStats
+    created_at: str
+    updated_at: str
+
+
+@router.get(
+    "",
+    response_model=Envelope[Page[MappingBody]],
+    response_model_exclude_unset=True,
+    summary="List mappings",
+)
+async def index(  # noqa: PLR0917 - the query's parameters
+    request: Request,
+    caller: Caller,
+    paging: Paging,
+    protocol: Annotated[Protocol | None, Query()] = None,
+    status: Annotated[Status | None, Query()] = None,
+    client_id: Annotated[
+        str | None, Query(max_length=64, description="That it leads to, or that listens.")
+    ] = None,
+    user_id: Annotated[str | None, Query(max_length=64)] = None,
+    group: Annotated[str | None, Query(max_length=64)] = None,
+) -> Any:
+    """Your own; everybody's, for admins and auditors. ``q`` looks into name, target and id."""
+    mappings, total = await services_of(request).mappings.page(
+        caller,
+        MappingFilter(protocol, status, client_id, user_id, group, paging.q),
+        offset=paging.offset,
+        limit=paging.page_size,
+        order=paging.order(set(SORTABLE), "-created_at"),
+    )
+    items = [_record(request, mapping) for mapping in mappings]
+    return page(items, total, paging.page, paging.page_size)
+
+
+@router.post(
+    "",
+    response_model=Envelope[MappingBody],
+    response_model_exclude_unset=True,
+    summary="Make a mapping",
+)
+async def create(body: MappingAsked, request: Request, caller: Caller) -> Any:
+    """Open an entry point of the caller's own, to a machine they may forward to.
+
+    The port is the mapping's until it is deleted, disabled or not. A bandwidth of no burst lets
+    half a second's worth pass at once.
+    """
+    wanted = body.model_dump(exclude_unset=True)
+    return ok(_record(request, await services_of(request).mappings.create(caller, wanted)))
+
+
+@router.get(
+    "/{mapping_id}",
+    response_model=Envelope[MappingBody],
+    response_model_exclude_unset=True,
+    summary="Read a mapping",
+)
+async def read(mapping_id: MappingId, request: Request, caller: Caller) -> Any:
+    """One mapping; unknown ones and other people's get the same 404."""
+    return ok(_record(request, await services_of(request).mappings.get(caller, mapping_id)))
+
+
+@router.put(
+    "/{mapping_id}",
+    response_model=Envelope[MappingBody],
+    response_model_exclude_unset=True,
+    include_in_schema=False,
+)
+@router.patch(
+    "/{mapping_id}",
+    response_model=Envelope[MappingBody],
+    response_model_exclude_unset=True,
+    summary="Change a mapping",
+)
+async def change(
+    mapping_id: MappingId, body: MappingPatch, request: Request, caller: Caller
+) -> Any:
+    """Change what is named. Open connections stay, unless source or status change."""
+    wanted = body.model_dump(exclude_unset=True)
+    changed = await services_of(request).mappings.update(caller, mapping_id, wanted)
+    return ok(_record(request, changed))
+
+
+@router.delete("/{mapping_id}", response_model=Envelope[Nothing], summary="Delete a mapping")
+async def delete(mapping_id: MappingId, request: Request, caller: Caller) -> Any:
+    """End a mapping with its connections; its port is free for others."""
+    await services_of(request).mappings.delete(caller, mapping_id)
+    return ok()
+
+
+@router.get(
+    "/{mapping_id}/stats",
+    response_model=Envelope[MappingLiveStats],
+    summary="What goes through a mapping",
+)
+async def stats(mapping_id: MappingId, request: Request, caller: Caller) -> Any:
+    """Totals up to this moment, and the rates of the last seconds."""
+    mappings = services_of(request).mappings
+    mapping = await mappings.get(caller, mapping_id)
+    live = mappings.entry_points.live(mapping.id)
+    return ok(
+        mapping_stats(mapping, live)
+        | {
+            "sent_rate": live.sent_rate,
+            "received_rate": live.received_rate,
+            "dropped": live.dropped,
+        }
+    )
+
+
+def _record(request: Request, mapping: Mapping) -> dict[str, Any]:
+    host = urlsplit(origin_of(request)).hostname or "localhost"
+    live = services_of(request).mappings.entry_points.live(mapping.id)
+    return mapping_record(mapping, live, host)
