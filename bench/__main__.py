@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-PARTS = {"links": "bench.links"}
+PARTS = {"links": "bench.links", "tunnels": "bench.tunnels"}
 """Each part's name and the module whose ``main(arguments)`` runs it."""
 
 

@@ -10,10 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -21,9 +17,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import uvloop
-
 from bench.measures import bulk, bulk_beside, requests, round_trips
+from bench.report import Results, cell, describe_machine, number, write
 from bench.services import (
     Children,
     Program,
@@ -34,9 +29,6 @@ from bench.services import (
     start_nginx,
 )
 
-DOCS = Path(__file__).parent.parent / "docs" / "benchmarks.md"
-BEGIN, END = "<!-- links:begin -->", "<!-- links:end -->"
-LOAD_AT_START = os.getloadavg()
 CARRIERS = ["tcp", "tls", "websocket"]
 NAMES = {
     "direct": "direct",
@@ -109,9 +101,7 @@ MEASURES = [
 ]  # fmt: skip
 
 
-def run_round(
-    ways: dict[str, Way], seconds: float, results: dict[tuple[str, str], list[float]]
-) -> None:
+def run_round(ways: dict[str, Way], seconds: float, results: Results) -> None:
     """Take every measure once on every way."""
     for measure in MEASURES:
         for _ in range(measure.slices):
@@ -125,7 +115,7 @@ def take(
     name: str,
     way: Way,
     seconds: float,
-    results: dict[tuple[str, str], list[float]],
+    results: Results,
 ) -> None:
     """Take one measure on one way and note it."""
     taken = measure.take(way, seconds)
@@ -157,12 +147,7 @@ def start(children: Children, state: Path, carriers: list[str]) -> dict[str, Way
     return ways
 
 
-def number(value: float) -> str:
-    """*value* with three significant digits."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def table(results: dict[tuple[str, str], list[float]]) -> str:
+def table(results: Results) -> str:
     """The results in Markdown: medians, and ratios to direct with their spread over the rounds."""
     ways = list(dict.fromkeys(name for _, name in results))
     lines = [
@@ -178,20 +163,6 @@ def table(results: dict[tuple[str, str], list[float]]) -> str:
     return "\n".join(lines)
 
 
-def cell(results: dict[tuple[str, str], list[float]], title: str, name: str) -> str:
-    """A median, and below it the ratio to direct (or the spread of the figure itself)."""
-    values = results.get((title, name))
-    if values is None:
-        return "–"
-    median = number(statistics.median(values))
-    direct = results.get((title, "direct"))
-    if name == "direct" or direct is None:
-        return f"{median} ({number(min(values))}–{number(max(values))})"
-    ratios = [value / base for value, base in zip(values, direct, strict=True)]
-    spread = f"{min(ratios):.2f}–{max(ratios):.2f}"
-    return f"{median} = **{statistics.median(ratios):.2f}** × ({spread})"
-
-
 def asks(measure: Measure, title: str, name: str) -> str:
     """What is asked of one way in one row, in words."""
     sign = "≥" if measure.better == "more" else "≤"
@@ -202,32 +173,6 @@ def asks(measure: Measure, title: str, name: str) -> str:
     if name in measure.limits:
         return f"{name} {sign} {number(measure.limits[name])} {measure.unit}"
     return ""
-
-
-def describe_machine(rounds: int, seconds: float) -> str:
-    """What it ran on, without names of machines or paths."""
-    model = "unknown processor"
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            model = line.partition(":")[2].strip()
-            break
-    version = subprocess.run(
-        ["iperf3", "--version"], capture_output=True, text=True, check=True
-    ).stdout.split()[1]
-    return (
-        f"{time.strftime('%Y-%m-%d')}, {rounds} rounds of {seconds:g} s per figure. "
-        f"{model}, {os.cpu_count()} cores, Linux {platform.release().split('-')[0]}, "
-        f"CPython {platform.python_version()}, uvloop {uvloop.__version__}, iperf3 {version}. "
-        f"Load average before the run: {LOAD_AT_START[0]:.1f} (other programs were running)."
-    )
-
-
-def write(text: str) -> None:
-    """Put *text* between the markers in the docs."""
-    page = DOCS.read_text()
-    before, _, rest = page.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    DOCS.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")
 
 
 def main(arguments: list[str]) -> int:
@@ -241,7 +186,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--json", type=Path, help="put every single figure into this file")
     asked = parser.parse_args(arguments)
     rounds, seconds = (1, 1.0) if asked.quick else (asked.rounds, asked.seconds)
-    results: dict[tuple[str, str], list[float]] = {}
+    results: Results = {}
     with tempfile.TemporaryDirectory(prefix="underpass-bench-") as state, Children() as children:
         ways = start(children, Path(state), asked.carriers.split(","))
         for index in range(rounds):
@@ -250,7 +195,7 @@ def main(arguments: list[str]) -> int:
     text = f"{describe_machine(rounds, seconds)}\n\n{table(results)}"
     print(f"\n{text}")
     if asked.write:
-        write(text)
+        write("links", text)
     if asked.json:
         figures = [{"measure": m, "way": w, "values": v} for (m, w), v in results.items()]
         asked.json.write_text(json.dumps(figures, ensure_ascii=False, indent=1))
