@@ -192,6 +192,22 @@ async def test_what_expands_is_not_expanded_for_a_receiver_that_waits() -> None:
     assert receiver.told == ["writable", "eof", "gone"]
 
 
+async def test_a_receiver_that_goes_on_at_once() -> None:
+    near, far = pair()
+
+    class Hasty(SlowReceiver):
+        def data(self, chunk: bytes | memoryview) -> None:
+            super().data(chunk)
+            self.stream.resume()
+
+    hasty = Hasty(far)
+    far.attach(hasty)
+    near.write(bytes(500_000))
+    await near.write_eof()
+    assert b"".join(hasty.pieces) == bytes(500_000)
+    assert hasty.told == ["eof"]
+
+
 async def test_a_reader_that_stops_stops_the_writer() -> None:
     a, b = memory_pair()
     near, far = compressed(a, "zstd"), compressed(b, "zstd")

@@ -272,7 +272,11 @@ async def test_close_sends_what_was_written() -> None:
     stream = shaped(near, outbound=[bucket(1 * KB, 1 * KB)])
     stream.write(b"x" * 41 * KB)
     reading = asyncio.ensure_future(read_all(far))
-    _, seconds = await timed(stream.close())
+    far.write(b"nobody reads this any more")
+    closing = asyncio.ensure_future(timed(stream.close()))
+    await asyncio.sleep(1)
+    far.write(b"nor this")
+    _, seconds = await closing
     assert seconds == pytest.approx(40, abs=0.1)
     assert await reading == b"x" * 41 * KB
     assert stream.closed

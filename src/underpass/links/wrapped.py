@@ -71,9 +71,9 @@ class WrappedStream(BufferedStream):
             StreamReset: it is not the end the peer meant.
         """
 
+    @abstractmethod
     def _end_output(self) -> None:
         """``finish`` was called for the first time: send what has to be sent, end *inner*."""
-        self._inner.finish()
 
     # -- Receiver of the stream below -------------------------------------------------------------
 
