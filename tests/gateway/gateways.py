@@ -23,6 +23,7 @@ from underpass.core.supervisor import Supervisor
 from underpass.gateway.certificate import Certificate, self_made_certificate
 from underpass.gateway.front import Front
 from underpass.gateway.link_server import LinkServer
+from underpass.gateway.quic_front import QuicFront
 from underpass.gateway.registry import LinkRegistry
 from underpass.gateway.router import Router
 from underpass.wire.handshake import AgentIdentity, ClientIdentity
@@ -130,6 +131,7 @@ class Gateway:
             ]
         )
         self.front = self.make_front()
+        self.quic_front: QuicFront | None = None
 
     def make_front(self, port: int = 0, **more: Any) -> Front:
         return Front(
@@ -142,6 +144,16 @@ class Gateway:
             **more,
         )
 
+    async def listen_for_quic(self, made: Certificate | None = None) -> QuicFront:
+        """Open the UDP port as well."""
+        made = made or self.certificate
+        assert made is not None
+        self.quic_front = QuicFront(
+            host="127.0.0.1", port=self.front.port, certificate=made, on_link=self.link_server.take
+        )
+        await self.quic_front.start()
+        return self.quic_front
+
     @property
     def url(self) -> str:
         return f"{'https' if self.certificate else 'http'}://127.0.0.1:{self.front.port}"
@@ -152,6 +164,8 @@ class Gateway:
 
     async def stop(self) -> None:
         await self.link_server.stop(2)
+        if self.quic_front is not None:
+            await self.quic_front.stop()
         await self.front.stop(2)
         await self.supervisor.close()
 

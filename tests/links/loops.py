@@ -13,23 +13,30 @@ from typing import Any
 
 import pytest
 
-from underpass.core.clock import Clock
+from underpass.core.clock import Clock, SystemClock
+from underpass.gateway.certificate import Certificate, self_made_certificate
+from underpass.gateway.quic_front import QuicFront
 from underpass.links.link import Link, Peer
 from underpass.links.memory import memory_transports
 from underpass.links.mux import MuxLimits
+from underpass.links.quic.dial import connect_quic
+from underpass.links.quic.transport import QuicTransport
 from underpass.links.sockets import SocketStream, connect_tcp
 from underpass.links.stream import Stream
 from underpass.links.transports.connection import StreamTransport, connect
-from underpass.links.transports.transport import Transport
+from underpass.links.transports.transport import Inbox, Transport
 from underpass.links.transports.websocket import accept_websocket, connect_websocket
 
 __all__ = [
-    "CARRIERS", "PATH", "anyio_backend", "links", "open_descriptors", "read_all", "socket_pair",
-    "tls_contexts", "transports",
+    "CARRIERS", "LINK_CARRIERS", "PATH", "anyio_backend", "links", "open_descriptors",
+    "quic_certificate", "quic_transports", "read_all", "socket_pair", "tls_contexts", "transports",
 ]  # fmt: skip
 
 PATH = "/api/v1/link"
 CARRIERS = ["memory", "tcp", "tls", "websocket"]
+"""Carriers that are one pipe; over each of these any bytes may be sent."""
+LINK_CARRIERS = [*CARRIERS, "quic"]
+"""Carriers of links."""
 AGENT = Peer("agent", "a", "agent", None, "1", frozenset())
 NODE = Peer("node", "n", "node", None, "1", frozenset())
 
@@ -64,6 +71,10 @@ async def transports(carrier: str) -> AsyncIterator[tuple[Transport, Transport]]
         yield near, far
         near.abort()
         return
+    if carrier == "quic":
+        async with quic_transports() as (near, far, _front):
+            yield near, far
+        return
     loop = asyncio.get_running_loop()
     arrived: asyncio.Future[Any] = loop.create_future()
     server_tls, client_tls = tls_contexts() if carrier == "tls" else (None, None)
@@ -97,6 +108,42 @@ async def transports(carrier: str) -> AsyncIterator[tuple[Transport, Transport]]
         server.close()
         for _ in range(3):
             await asyncio.sleep(0)
+
+
+@asynccontextmanager
+async def quic_transports(
+    through: Callable[[int], int] | None = None,
+) -> AsyncIterator[tuple[QuicTransport, QuicTransport, QuicFront]]:
+    """Both ends of a QUIC connection, and the front that accepted it.
+
+    Args:
+        through: given the front's port, the port to dial instead (a relay's).
+    """
+    arrived: asyncio.Future[Transport] = asyncio.get_running_loop().create_future()
+    made = quic_certificate()
+    front = QuicFront(
+        host="127.0.0.1", port=0, certificate=made,
+        on_link=lambda transport, _address: arrived.set_result(transport),
+    )  # fmt: skip
+    await front.start()
+    near: QuicTransport | None = None
+    try:
+        async with asyncio.timeout(10):
+            port = through(front.port) if through is not None else front.port
+            near = await connect_quic("127.0.0.1", port, fingerprint=made.fingerprint)
+            near.write(b"!")  # a connection is handed on when its first byte comes
+            far = await arrived
+            inbox = Inbox(far)
+            assert await inbox.read() == b"!"
+            inbox.detach()
+            far._sink = None
+            far._reading = True
+        yield near, far, front
+    finally:
+        if near is not None:
+            near.abort()
+        await asyncio.sleep(0)
+        await front.stop()
 
 
 @asynccontextmanager
@@ -161,6 +208,15 @@ def open_descriptors() -> list[str]:
 
 
 _TLS: dict[str, Path] = {}
+
+
+def quic_certificate() -> Certificate:
+    """A self-made certificate, made once."""
+    import tempfile
+
+    if "quic" not in _TLS:
+        _TLS["quic"] = Path(tempfile.mkdtemp(prefix="underpass-quic-"))
+    return self_made_certificate(_TLS["quic"], SystemClock())
 
 
 def tls_contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:

@@ -1,8 +1,8 @@
 """Dialling a gateway: connect, prove who we are, get a link.
 
-``auto`` tries the raw connection first (TLS for https, with ALPN ``underpass/1``) and a WebSocket
-when something in between does not let that through; a refusal by the gateway itself is final for
-the attempt and never retried another way.
+``auto`` tries the raw connection first (TLS for https, with ALPN ``underpass/1``), a WebSocket when
+something in between does not let that through, and QUIC when TCP does not get there at all; a
+refusal by the gateway itself is final for the attempt and never retried another way.
 """
 
 from __future__ import annotations
@@ -45,7 +45,10 @@ _log = structlog.get_logger(__name__)
 
 DialIdentity = AgentIdentity | ClientIdentity
 """Who dials; see ``wire.handshake``."""
-DialTransport = Literal["auto", "tcp", "websocket"]
+DialTransport = Literal["auto", "tcp", "websocket", "quic"]
+
+QUIC_TIMEOUT: Final = 5.0
+"""Seconds for QUIC at most: UDP is answered soon or not at all."""
 
 LINK_PATH: Final = "/api/v1/link"
 """Where a gateway takes links as WebSockets."""
@@ -120,7 +123,8 @@ async def dial(
     Args:
         server: the gateway's URL, ``http(s)://HOST[:PORT]``.
         identity: who we are.
-        transport: ``tcp`` (TLS for https), ``websocket``, or ``auto``: one, then the other.
+        transport: ``tcp`` (TLS for https), ``websocket``, ``quic``, or ``auto``: one after the
+            other, in this order.
         fingerprint: believe only the certificate with this fingerprint (``sha256:…``).
         pinned_key: the gateway's raw Ed25519 key, when known.
         timeout: seconds for each way that is tried.
@@ -143,6 +147,8 @@ async def dial(
         return await call.websocket()
     if transport == "tcp":
         return await call.raw()
+    if transport == "quic":
+        return await call.quic()
     if address.path:
         return await call.websocket()  # below a path there is an HTTP proxy for sure
     try:
@@ -152,11 +158,18 @@ async def dial(
             raise
         _log.debug("raw_link_failed", server=address.authority, code=error.code)
         first = error
-    try:
-        return await call.websocket()
-    except DialFailed:
-        # The second way is only a guess; what the first one met says more.
-        raise first from None
+    if first.code != "unreachable":
+        try:
+            return await call.websocket()
+        except DialFailed as error:
+            _log.debug("websocket_link_failed", server=address.authority, code=error.code)
+    if call.proves_certificate:
+        try:
+            return await call.quic()
+        except (DialFailed, CertificateRejected) as error:
+            _log.debug("quic_link_failed", server=address.authority, code=error.code)
+    # The other ways are only guesses; what the first one met says more.
+    raise first
 
 
 def _worth_another_way(error: UnderpassError) -> bool:
@@ -164,6 +177,7 @@ def _worth_another_way(error: UnderpassError) -> bool:
         return False
     return error.code in {
         "not_a_link", "too_large", "bad_message", "truncated", "timeout", "connection_lost",
+        "unreachable",
     }  # fmt: skip
 
 
@@ -177,23 +191,53 @@ class _Call:
     features: frozenset[str]
     on_established: Callable[[Established], None] | None
 
+    @property
+    def proves_certificate(self) -> bool:
+        """Whether something says which QUIC certificate is the gateway's.
+
+        Authorities do for https, a fingerprint does anywhere, and a pinned key does because the
+        handshake covers the certificate.
+        """
+        return self.address.tls or self.fingerprint is not None or self.pinned_key is not None
+
     async def raw(self) -> Link:
         context = client_context(self.fingerprint, alpn=(ALPN,)) if self.address.tls else None
         return await self._attempt(
-            lambda: connect(self.address.host, self.address.port, tls=context)
+            lambda: connect(self.address.host, self.address.port, tls=context), self.timeout
         )
 
     async def websocket(self) -> Link:
         context = client_context(self.fingerprint) if self.address.tls else None
         return await self._attempt(
-            lambda: connect_websocket(self.address.websocket_url, tls=context)
+            lambda: connect_websocket(self.address.websocket_url, tls=context), self.timeout
         )
 
-    async def _attempt(self, connecting: Callable[[], Awaitable[Transport]]) -> Link:
+    async def quic(self) -> Link:
+        if not self.proves_certificate:
+            raise InvalidRequest(
+                f"QUIC to {self.address.authority} needs something to know its certificate by.",
+                code="quic_unverified",
+                hint="Link once over TCP (that pins the gateway's key), or give --fingerprint.",
+            )
+        from underpass.links.quic.dial import connect_quic  # 12 MB only those who use it need
+
+        return await self._attempt(
+            lambda: connect_quic(
+                self.address.host,
+                self.address.port,
+                fingerprint=self.fingerprint,
+                verify=self.address.tls,
+            ),
+            min(self.timeout, QUIC_TIMEOUT),
+        )
+
+    async def _attempt(
+        self, connecting: Callable[[], Awaitable[Transport]], timeout: float
+    ) -> Link:
         transport: Transport | None = None
         where = self.address.authority
         try:
-            async with asyncio.timeout(self.timeout):
+            async with asyncio.timeout(timeout):
                 transport = await connecting()
                 link, established = await self._handshake(transport)
         except BaseException as error:
@@ -201,7 +245,7 @@ class _Call:
                 transport.abort()
             if isinstance(error, HandshakeError) or not isinstance(error, Exception):
                 raise
-            raise _explained(error, where, self.timeout) from error
+            raise _explained(error, where, timeout) from error
         if self.on_established is not None:
             self.on_established(established)
         return link
@@ -213,6 +257,7 @@ class _Call:
             pinned_key=self.pinned_key,
             software=underpass.__version__,
             features=self.features,
+            binding=transport.binding,
         )
         established: Established | None = None
         while established is None:
