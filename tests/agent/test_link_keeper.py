@@ -205,6 +205,40 @@ class TestLinks:
         tried = [call["transport"] for call in script.calls]
         assert tried == ["auto", "websocket", "auto", "websocket"]
 
+    async def test_quic_as_a_guess_fails_without_anybody_noticing(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The link stalled, so QUIC is tried next; UDP is blocked, so the usual ways follow."""
+        monkeypatch.setattr("underpass.agent.link_keeper.PathQuality.poor", True)
+        script = Script(None, down(), None)
+        script.carrier = "tcp"
+        async with Supervisor("t") as supervisor:
+            supervisor.start(script.keeper().run(), "keeper")
+            for count in (1, 2):
+                await until(lambda count=count: len(script.far) == count)
+                await script.far[-1].close()
+            await asyncio.wait_for(script.done.wait(), 5)
+        # Left alone after that, though the link stalls again.
+        assert [call["transport"] for call in script.calls] == ["auto", "quic", "auto", "auto"]
+        assert len(script.waits) == 3  # no wait between the guess and the usual ways
+
+    async def test_quic_is_measured_and_chosen(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("underpass.agent.link_keeper.MEASURE_EVERY", 0.001)
+        script = Script(None, None)
+        script.carrier = "tcp"
+        async with Supervisor("t") as supervisor:
+            keeper = script.keeper()
+            supervisor.start(keeper.run(), "keeper")
+            await until(lambda: keeper.link)
+            assert keeper.link is not None
+            pulse = keeper.link._mux.pulse
+            for trip in (0.02, 0.9, 0.02, 0.9, 0.02, 0.9, 0.02, 0.9):
+                pulse.rtt = trip
+                await asyncio.sleep(0.01)
+            await script.far[0].close()
+            await until(lambda: len(script.calls) == 2)
+        assert script.calls[1]["transport"] == "quic"
+
     async def test_a_fixed_transport_stays(self) -> None:
         script = Script(None, None)
         async with Supervisor("t") as supervisor:

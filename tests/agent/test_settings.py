@@ -60,7 +60,7 @@ def test_labels_from_flags() -> None:
         ({"server": "ftp://x"}, "server"),
         ({"server": "http://"}, "server"),
         ({"fingerprint": "sha1:aa"}, "fingerprint"),
-        ({"transport": "quic"}, "quic is not there yet"),
+        ({"transport": "pigeon"}, "'tcp', 'websocket' or 'quic'"),
         ({"mode": "push"}, "mode"),
         ({"labels": ["novalue"]}, "KEY=VALUE"),
         ({"labels": ["!=x"]}, "KEY=VALUE"),

@@ -12,6 +12,7 @@ from typing import Final, Protocol
 
 import structlog
 
+from underpass.agent.link_choice import LinkChoice, PathQuality
 from underpass.core.clock import Clock, SystemClock
 from underpass.core.errors import UnderpassError
 from underpass.core.jitter import Jitter, backoff, spread
@@ -35,6 +36,8 @@ STABLE: Final = 30.0
 DISPLACED_WAIT: Final = (20.0, 60.0)
 """Somebody else uses our secret; two agents must not throw each other out in a loop."""
 MAX_RETRY_AFTER: Final = 60.0
+MEASURE_EVERY: Final = 10.0
+"""Seconds between two looks at the link's round trip; as often as the link pings."""
 
 
 class Dial(Protocol):
@@ -59,7 +62,7 @@ class LinkKeeper:
     Args:
         server: the gateway's URL.
         identity: who we are.
-        transport: ``auto``, ``tcp`` or ``websocket``.
+        transport: ``auto``, ``tcp``, ``websocket`` or ``quic``.
         fingerprint: the pinned certificate.
         pinned_key: the gateway's pinned Ed25519 key; None on the first link after an enrolment
             that did not bring one (then *on_established* should keep it).
@@ -101,7 +104,8 @@ class LinkKeeper:
         self._dial = dial
         self._jitter = jitter
         self._clock = clock or SystemClock()
-        self._worked: DialTransport | None = None
+        self._choice = LinkChoice()
+        self._dialled_in = 0.0
         self._known = False
         self._link: Link | None = None
         self.attempts = 0
@@ -151,11 +155,27 @@ class LinkKeeper:
 
     async def _connect(self) -> Link:
         self.attempts += 1
+        began = self._clock.monotonic()
         transport = self._transport
-        if transport == "auto" and self._worked == "websocket":
-            # What worked last time saves a failing attempt; if it fails, all ways are tried again.
-            transport, self._worked = "websocket", None
-        link = await self._dial(
+        if transport == "auto":
+            transport = self._choice.first()
+        try:
+            link = await self._dial_by(transport)
+        except Refused:
+            raise
+        except UnderpassError as error:
+            if transport == self._transport or transport != "quic":
+                raise
+            # A guess that failed is nobody's trouble: the usual ways follow at once.
+            _log.debug("quic_link_failed", code=error.code, reason=str(error))
+            self._choice.quic_failed(self._clock.monotonic())
+            link = await self._dial_by("auto")
+        self._dialled_in = self._clock.monotonic() - began
+        self._known = True
+        return link
+
+    async def _dial_by(self, transport: DialTransport) -> Link:
+        return await self._dial(
             self._server,
             self._identity,
             transport=transport,
@@ -164,9 +184,6 @@ class LinkKeeper:
             features=self._features,
             on_established=self._established,
         )
-        self._worked = "websocket" if link.carrier == "websocket" else "tcp"
-        self._known = True
-        return link
 
     def _established(self, established: Established) -> None:
         self._pinned_key = established.node_key
@@ -176,21 +193,36 @@ class LinkKeeper:
         _log.info("link_up", server=self._server, carrier=link.carrier, link=link.id)
         self.attempts = 0
         self._link = link
+        quality = PathQuality()
         try:
             async with Supervisor("agent link", on_failure=_failed) as supervisor:
                 self._prepare(link)
                 link.start()
+                supervisor.start(_measure(link, quality), "measure")
                 if self._linked is not None:
                     supervisor.start(_run(self._linked, link), "linked")
                 return await link.wait_closed()
         finally:
             self._link = None
+            self._choice.ended(
+                link.carrier,
+                dialled_in=self._dialled_in,
+                poor=quality.poor,
+                now=self._clock.monotonic(),
+            )
             await link.close("going_away", "The agent is stopping.")
 
     def _tell(self, error: UnderpassError, wait: float) -> None:
         # The first failures of a restart are no news; a gateway that stays away is.
         log = _log.warning if self.attempts in (1, 4) or self.attempts % 20 == 0 else _log.debug
         log("link_failed", code=error.code, reason=str(error), again_in=round(wait, 1))
+
+
+async def _measure(link: Link, quality: PathQuality) -> None:
+    while True:
+        await asyncio.sleep(MEASURE_EVERY)
+        if link.rtt is not None:
+            quality.add(link.rtt)
 
 
 async def _run(linked: Callable[[Link], Awaitable[None]], link: Link) -> None:

@@ -52,8 +52,8 @@ class AgentSettings(BaseSettings):
     """What the machine says of itself; shown, never a reason to allow anything."""
     policy: Path | None = None
     """The policy file; default: ``policy.yaml`` in the state directory if there is one."""
-    transport: Literal["auto", "tcp", "websocket"] = "auto"
-    """How links are made; ``auto`` tries TCP (or TLS), then WebSocket."""
+    transport: Literal["auto", "tcp", "websocket", "quic"] = "auto"
+    """How links are made; ``auto`` tries TCP (or TLS), then WebSocket, then QUIC."""
     mode: Literal["link", "poll"] = "link"
     """``poll``: only short HTTPS requests, no link, for networks that allow nothing else."""
     heartbeat: float = Field(30.0, ge=1, le=3600)
@@ -160,6 +160,4 @@ def _one_line(error: ValidationError) -> str:
     first = error.errors(include_url=False, include_input=False)[0]
     name = ".".join(str(part) for part in first["loc"])
     text = str(first["msg"]).removeprefix("Value error, ")
-    if name == "transport":
-        text += "; quic is not there yet"
     return f"Bad setting {name}: {text}."

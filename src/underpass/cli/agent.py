@@ -63,7 +63,8 @@ PolicyFile = Annotated[
     Path | None, typer.Option("--policy", metavar="FILE", help="What people may do here (YAML).")
 ]
 Transport = Annotated[
-    Literal["auto", "tcp", "websocket"] | None, typer.Option(help="How to link: default auto.")
+    Literal["auto", "tcp", "websocket", "quic"] | None,
+    typer.Option(help="How to link: default auto."),
 ]
 Mode = Annotated[
     Literal["link", "poll"] | None,
