@@ -32,6 +32,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "token": ("tokens", "Make, list and revoke join tokens."),
     "shell": ("shell", "Open a terminal on a machine."),
     "exec": ("execute", "Run one command on a machine; bytes and exit status pass through."),
+    "expose": ("expose", "Make a port of this machine reachable at the gateway, until Ctrl-C."),
+    "mappings": ("mappings", "List, make and change what comes in here and goes out there."),
     "sessions": ("sessions", "List, watch and end terminal sessions."),
     "recordings": ("recordings", "List, play and export recorded sessions."),
     "ssh-proxy": ("ssh", "Carry one SSH connection (for ssh's ProxyCommand)."),
