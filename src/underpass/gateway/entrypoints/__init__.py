@@ -1,0 +1,1 @@
+"""Where outside traffic comes in: one module per kind of mapping."""

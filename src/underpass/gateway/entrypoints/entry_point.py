@@ -1,0 +1,307 @@
+"""What every kind of entry point shares: one mapping, what is open through it, and its end.
+
+An entry point gets connections or datagrams from whoever listens (``doorway.py``), decides whether
+they may pass, opens their streams and counts them. It owns all their tasks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import structlog
+
+from underpass.control.access import Action
+from underpass.control.mapping import Mapping, MappingLive
+from underpass.core import metrics
+from underpass.core.clock import Clock
+from underpass.core.errors import UnderpassError
+from underpass.core.supervisor import Supervisor
+from underpass.gateway.entrypoints.admission import AddressRules, Places
+from underpass.gateway.entrypoints.permission import OwnerRights, action_for
+from underpass.gateway.entrypoints.refusals import Refusals, reason_of
+from underpass.gateway.entrypoints.shape import Shape
+from underpass.gateway.entrypoints.traffic import Counted, Traffic
+from underpass.links.datagram_socket import Address, DatagramSocket
+from underpass.links.layers import Layers
+from underpass.links.stream import Stream
+
+__all__ = ["MAX_CONNECTIONS", "MAX_FLOWS", "EntryPoint", "Passage", "RouterLike", "Surroundings"]
+
+_log = structlog.get_logger(__name__)
+
+MAX_CONNECTIONS: Final = 28_000
+"""Connections of all mappings together: half of the descriptors a gateway asks for, and a rest."""
+MAX_FLOWS: Final = 16_384
+"""UDP flows of all mappings together."""
+
+
+class RouterLike(Protocol):
+    """The way to agents (``gateway.router.Router``)."""
+
+    def is_linked(self, agent_id: str) -> bool: ...
+
+    async def open(self, agent_id: str, target: str, **options: Any) -> Stream: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What an entry point needs of its gateway.
+
+    Attributes:
+        router: the way to agents.
+        rights: whether owners may still.
+        refusals: told of everybody who is turned away.
+        clock: where the time comes from.
+        connections: places for connections of all mappings.
+        flows: places for UDP flows of all mappings.
+        balancers: who may say for whom it connects (PROXY protocol); without any, everybody whom
+            a mapping lets in.
+    """
+
+    router: RouterLike
+    rights: OwnerRights
+    refusals: Refusals
+    clock: Clock
+    connections: Places
+    flows: Places
+    balancers: AddressRules | None = None
+
+
+class Passage:
+    """One connection, flow or association on its way through, so that it can be found and cut."""
+
+    __slots__ = ("action", "counted", "moved", "preamble", "source", "task", "when")
+
+    def __init__(self, source: tuple[str, int], now: float) -> None:
+        self.source = source
+        self.action: Action = "forward"
+        self.task: asyncio.Task[None] | None = None
+        self.counted: Counted | None = None
+        self.preamble = 0  # bytes of the user's that were for us
+        self.moved = 0
+        self.when = now  # monotonic; when it was last seen to move
+
+    def touch(self) -> None:
+        """It moved, even if no byte was in it."""
+        self.moved = -1
+
+    def cut(self) -> None:
+        """End it at once."""
+        if self.task is not None:
+            self.task.cancel()
+
+    def idle(self, now: float) -> float:
+        """Seconds since it was first seen to stand still."""
+        counted = self.counted
+        moved = 0 if counted is None else counted.bytes_in + counted.bytes_out
+        if moved != self.moved:
+            self.moved, self.when = moved, now
+        return now - self.when
+
+
+class EntryPoint(ABC):
+    """One mapping that is open.
+
+    Args:
+        mapping: what is wanted.
+        surroundings: the gateway's parts it works with.
+    """
+
+    def __init__(self, mapping: Mapping, surroundings: Surroundings) -> None:
+        self._around = surroundings
+        self._supervisor = Supervisor(f"mapping {mapping.id}")
+        self._passages: set[Passage] = set()
+        self.traffic = Traffic()
+        self.shape = Shape(mapping, surroundings.clock)
+        self.mapping = mapping
+        self._rules = AddressRules()
+        self._places = Places()
+        self._take_over(mapping)
+
+    # -- for whoever listens --------------------------------------------------------------------
+
+    @abstractmethod
+    def accepted(self, sock: socket.socket, address: Address) -> None:
+        """A connection came; owns *sock* from now on."""
+
+    @abstractmethod
+    def received(self, data: bytes, address: Address, sock: DatagramSocket) -> None:
+        """A datagram came to *sock*, where answers are sent from."""
+
+    def knows(self, address: Address) -> bool:
+        """Whether datagrams from *address* belong to something open here."""
+        return False
+
+    # -- for the keeper of all entry points -----------------------------------------------------
+
+    @property
+    def active(self) -> int:
+        """How many connections, flows and associations there are, those being opened included."""
+        return len(self._passages)
+
+    def change(self, mapping: Mapping) -> None:
+        """Take over new limits, options and target.
+
+        What is open stays open, within the new limits; unless it leads to what is the target no
+        more, or comes from where nobody may come from any more.
+        """
+        before, self.mapping = self.mapping, mapping
+        self._take_over(mapping)
+        self.shape.change(mapping)
+        moved = _leads_to(before) != _leads_to(mapping)
+        for passage in tuple(self._passages):
+            if moved or not self._rules.admits(passage.source[0]):
+                passage.cut()
+
+    def live(self) -> MappingLive:
+        """What is going on, and what is not written to the row yet."""
+        traffic, pending = self.traffic, self.traffic.pending()
+        return MappingLive(
+            active=self.active,
+            sent_rate=traffic.sent_rate,
+            received_rate=traffic.received_rate,
+            total_connections=pending.connections,
+            bytes_sent=pending.sent,
+            bytes_received=pending.received,
+            last_active_at=pending.last_active_at,
+            dropped=traffic.dropped,
+        )
+
+    def tick(self) -> None:
+        """Sample what passes and end what has stood still too long; called every second or two."""
+        now = self._around.clock.monotonic()
+        self.traffic.sample(self._around.clock.now(), now)
+        self._expire(now)
+
+    async def recheck(self) -> None:
+        """End what the owner is not allowed any more.
+
+        Raises:
+            UnderpassError, SQLAlchemyError, OSError: the database can't say; everything stays.
+        """
+        mapping = self.mapping
+        actions: set[Action] = {passage.action for passage in self._passages}
+        for action in actions:
+            _, decision = await self._around.rights.decide(
+                mapping.user_id, mapping.target_agent_id, action
+            )
+            if decision.allowed:
+                continue
+            lost = [passage for passage in self._passages if passage.action == action]
+            for passage in lost:
+                passage.cut()
+            self._around.refusals.record(
+                mapping, "stream.cut", outcome="denied", rule=decision.rule,
+                details={"mapping": mapping.name, "count": len(lost)},
+            )  # fmt: skip
+
+    async def close(self, reason: str) -> None:
+        """End everything that is open. Idempotent."""
+        if self._passages:
+            _log.info("mapping_closed", mapping=self.mapping.id, reason=reason, cut=self.active)
+        await self._supervisor.close()
+        self._around.refusals.forget(self.mapping.id)
+
+    # -- for the kinds --------------------------------------------------------------------------
+
+    def _take_over(self, mapping: Mapping) -> None:
+        options = mapping.options
+        self._rules = AddressRules(options.allow_ips, options.deny_ips)
+        self._places.limit = mapping.limits.connections
+
+    def _idle_limit(self) -> float | None:
+        """Seconds something may stand still; None for ever."""
+        return self.mapping.options.idle_timeout
+
+    def _expire(self, now: float) -> None:
+        limit = self._idle_limit()
+        if limit is not None:
+            for passage in tuple(self._passages):
+                if passage.idle(now) >= limit:
+                    passage.cut()
+
+    def _start(
+        self,
+        passage: Passage,
+        work: Callable[[Passage], Coroutine[Any, Any, None]],
+        places: Iterable[Places],
+        *,
+        never: Callable[[], None] | None = None,
+        over: Callable[[], None] | None = None,
+    ) -> None:
+        """Let *work* do what is to be done for *passage*, which holds *places* until it is over.
+
+        Args:
+            never: called when it is cut before *work* began.
+            over: called when it is over, whatever happened.
+        """
+        protocol = self.mapping.protocol
+        begun = False
+
+        async def attempt() -> None:
+            nonlocal begun
+            begun = True
+            try:
+                await work(passage)
+            except UnderpassError as error:
+                self._turned_away(passage, error)
+
+        def ended(_task: object) -> None:
+            self._passages.discard(passage)
+            metrics.MAPPING_CONNECTIONS.labels(protocol).dec()
+            for place in places:
+                place.free()
+            if never is not None and not begun:
+                never()
+            if over is not None:
+                over()
+
+        passage.task = self._supervisor.start(attempt(), "passage")
+        self._passages.add(passage)
+        metrics.MAPPING_CONNECTIONS.labels(protocol).inc()
+        passage.task.add_done_callback(ended)
+
+    def _turned_away(self, passage: Passage, error: UnderpassError) -> None:
+        self._around.refusals.note(
+            self.mapping, reason_of(error.code), passage.source[0],
+            code=error.code, error=error.message,
+        )  # fmt: skip
+
+    async def _reach(self, passage: Passage, target: str) -> Stream:
+        """Open *target* for the mapping's owner.
+
+        Raises:
+            UnderpassError: the owner may not, the agent is away or says no.
+        """
+        mapping, around = self.mapping, self._around
+        agent = mapping.target_agent_id
+        passage.action = action_for(target)
+        owner = await around.rights.require(mapping.user_id, agent, passage.action)
+        meta = Layers(mapping.options.compression).to_meta()
+        host, port = passage.source
+        meta["source"] = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        stream = await around.router.open(
+            agent, target, on_behalf_of=owner, meta=meta, carrier=mapping.options.carrier
+        )
+        metrics.MAPPING_OPENED.labels(mapping.protocol).inc()
+        return stream
+
+    def _begin(self, passage: Passage, counted: Counted) -> None:
+        """Bytes of *passage* are counted from now on, at its user's end."""
+        passage.counted = counted
+        passage.moved = counted.bytes_in + counted.bytes_out
+        passage.when = self._around.clock.monotonic()
+        self.traffic.begin(counted, self._around.clock.now(), passage.preamble)
+
+    def _end(self, passage: Passage) -> None:
+        if passage.counted is not None:
+            self.traffic.end(passage.counted, self._around.clock.now())
+
+
+def _leads_to(mapping: Mapping) -> tuple[Any, ...]:
+    return (mapping.target_agent_id, mapping.target_host, mapping.target_port, mapping.target_path)

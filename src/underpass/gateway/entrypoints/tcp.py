@@ -1,0 +1,189 @@
+"""TCP mappings (and those to a Unix socket): a connection here is a connection there.
+
+In this order: the address lists, a free place, the PROXY header of a balancer, the owner's
+permission, the opening at the agent. Whoever is turned away reads the end of the connection and
+not a byte before it. Then bytes are relayed; half-close is kept both ways.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from abc import abstractmethod
+from typing import Any
+
+from underpass.core import metrics
+from underpass.core.errors import Forbidden, InvalidRequest, Unavailable
+from underpass.gateway.entrypoints.admission import plain_host
+from underpass.gateway.entrypoints.entry_point import EntryPoint, Passage
+from underpass.links.compression import compressed
+from underpass.links.datagram_socket import Address, DatagramSocket
+from underpass.links.relay import relay
+from underpass.links.sockets import SocketStream
+from underpass.links.stream import Stream
+from underpass.wire.proxy_protocol import Decoder, ProxyProtocolError, encode_v1, encode_v2
+
+__all__ = ["PROXY_TIMEOUT", "StreamEntryPoint", "TcpEntryPoint"]
+
+PROXY_TIMEOUT = 5.0
+"""Seconds a balancer has to say for whom it connects."""
+_SHORTEST_HEADER = len(b"PROXY UNKNOWN\r\n")
+
+
+class StreamEntryPoint(EntryPoint):
+    """An entry point for connections; a kind says in :meth:`_converse` what is done with them."""
+
+    def accepted(self, sock: socket.socket, address: Address) -> None:
+        source = (plain_host(str(address[0])), int(address[1]))
+        places = (self._places, self._around.connections)
+        if not self._may_knock(source[0]):
+            self._refuse(sock, source, "address_denied")
+        elif not self._places.take():
+            self._refuse(sock, source, "too_many_connections")
+        elif not self._around.connections.take():
+            self._places.free()
+            self._refuse(sock, source, "too_many_connections")
+        else:
+            local = sock.getsockname()
+
+            async def work(passage: Passage) -> None:
+                await self._pass(passage, sock, (plain_host(local[0]), local[1]))
+
+            passage = Passage(source, self._around.clock.monotonic())
+            self._start(passage, work, places, never=sock.close)
+
+    def received(self, data: bytes, address: Address, sock: DatagramSocket) -> None:
+        raise AssertionError("no datagrams are listened for")
+
+    @abstractmethod
+    async def _converse(
+        self, passage: Passage, stream: SocketStream, local: tuple[str, int]
+    ) -> None:
+        """Serve *stream*, which came in at *local*, until it is over. Need not close it.
+
+        Raises:
+            UnderpassError: its user is turned away.
+        """
+
+    def _may_knock(self, host: str) -> bool:
+        """Whether *host* may connect at all; for a balancer it is the header that counts."""
+        if self.mapping.options.accept_proxy_protocol and self._is_balancer(host):
+            return True
+        return self._rules.admits(host)
+
+    def _is_balancer(self, host: str) -> bool:
+        return self._around.balancers is not None and self._around.balancers.admits(host)
+
+    def _refuse(self, sock: socket.socket, source: tuple[str, int], code: str) -> None:
+        """End a connection without a byte: orderly, so that nobody waits for a timeout."""
+        error = (
+            Forbidden("Nobody may connect from there.", code=code)
+            if code == "address_denied"
+            else Unavailable("Too many connections are open.", code=code)
+        )
+        self._turned_away(Passage(source, 0.0), error)
+        with contextlib.suppress(OSError):  # gone already
+            sock.shutdown(socket.SHUT_WR)
+            sock.recv(65536)  # unread bytes would make the end a reset
+        sock.close()
+
+    async def _pass(self, passage: Passage, sock: socket.socket, local: tuple[str, int]) -> None:
+        stream = await _stream_on(sock)
+        try:
+            await self._converse(passage, stream, local)
+        finally:
+            self._end(passage)
+            # Where the relay ran, this has been done.
+            await stream.close()
+
+    async def _announced(self, passage: Passage, stream: SocketStream) -> None:
+        """Let a balancer say for whom it connects: that is the passage's source from then on.
+
+        Raises:
+            InvalidRequest: code ``proxy_header``: none came in time, or a broken one.
+            Forbidden: the one who is named may not connect.
+        """
+        options = self.mapping.options
+        if not options.accept_proxy_protocol:
+            return
+        listed = self._around.balancers is not None
+        if listed and not self._is_balancer(passage.source[0]):
+            return  # comes by itself; whatever it claims is for the target to read
+        decoder = Decoder()
+        try:
+            async with asyncio.timeout(PROXY_TIMEOUT):
+                # Not a byte more than the header: what follows is not ours to read.
+                data = await stream.read(_SHORTEST_HEADER)
+                while (header := decoder.feed(data)) is None:
+                    if not data:
+                        raise InvalidRequest("No PROXY header came.", code="proxy_header")
+                    passage.preamble += len(data)
+                    data = await stream.read(1)
+                passage.preamble += len(data)
+        except TimeoutError:
+            raise InvalidRequest("No PROXY header came in time.", code="proxy_header") from None
+        except ProxyProtocolError as error:
+            raise InvalidRequest(error.message, code="proxy_header") from None
+        if header.source is not None:
+            passage.source = (plain_host(header.source[0]), header.source[1])
+        named = passage.source[0]
+        if not self._rules.admits(named) if listed else self._rules.denies(named):
+            raise Forbidden("Nobody may connect from there.", code="address_denied")
+
+    async def _carry(
+        self, passage: Passage, stream: SocketStream, remote: Stream, first: bytes = b""
+    ) -> None:
+        """Relay between a user and the target until both are done; closes both.
+
+        Args:
+            first: goes to the target before everything else.
+        """
+        mapping = self.mapping
+        kind = "unix" if mapping.protocol == "unix" else "tcp"
+        metrics.STREAMS.labels(kind).inc()
+        try:
+            self._begin(passage, stream)
+            far = compressed(remote, mapping.options.compression)
+            if first:
+                far.write(first)
+            with self.shape.around(stream, far) as near:
+                await relay(near, far)
+        except BaseException:
+            remote.abort("cancelled")
+            raise
+        finally:
+            metrics.STREAMS.labels(kind).dec()
+
+
+class TcpEntryPoint(StreamEntryPoint):
+    """Protocols ``tcp`` and ``unix``."""
+
+    async def _converse(
+        self, passage: Passage, stream: SocketStream, local: tuple[str, int]
+    ) -> None:
+        await self._announced(passage, stream)
+        remote = await self._reach(passage, self.mapping.target_for(local[1]))
+        version = self.mapping.options.proxy_protocol
+        header = b"" if version is None else _proxy_header(version, passage.source, local)
+        await self._carry(passage, stream, remote, header)
+
+
+def _proxy_header(version: str, source: tuple[str, int], destination: tuple[str, int]) -> bytes:
+    encode = encode_v1 if version == "v1" else encode_v2
+    return encode(source, destination)
+
+
+async def _stream_on(sock: socket.socket) -> SocketStream:
+    """The stream of an accepted connection; cancelled half way, the connection is closed."""
+    loop = asyncio.get_running_loop()
+    made: list[Any] = []
+    stream = SocketStream(made.append)
+    try:
+        await loop.connect_accepted_socket(lambda: stream, sock)
+    except BaseException:
+        if made:
+            stream.abort()
+        sock.close()
+        raise
+    return stream

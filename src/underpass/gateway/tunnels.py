@@ -1,0 +1,308 @@
+"""Keeps the entry points equal to the stored mappings: opened at the start and as they are made,
+changed while they run, tried again when a port was not to be had, counted, and cut in time.
+
+Opening and changing only touch sockets and memory, so there is nothing to undo half way; what they
+decide is serialised per mapping by ``control.mappings``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Final, Literal, Protocol
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+
+from underpass.control.live import LiveBus
+from underpass.control.mapping import Mapping, MappingLive
+from underpass.core import metrics
+from underpass.core.clock import Clock
+from underpass.core.errors import Unavailable, UnderpassError
+from underpass.core.supervisor import Supervisor
+from underpass.gateway.entrypoints.doorway import Doorway
+from underpass.gateway.entrypoints.entry_point import EntryPoint, Surroundings
+from underpass.gateway.entrypoints.permission import takes_rights
+from underpass.gateway.entrypoints.ports import addresses_of
+from underpass.gateway.entrypoints.socks5 import Socks5EntryPoint, check_open
+from underpass.gateway.entrypoints.tcp import TcpEntryPoint
+from underpass.gateway.entrypoints.udp import UdpEntryPoint
+
+__all__ = ["FLUSH", "RECHECK", "TICK", "Tunnels"]
+
+_log = structlog.get_logger(__name__)
+
+TICK: Final = 1.0
+"""Seconds between two looks at what passes."""
+FLUSH: Final = 10.0
+"""Seconds after which what has passed is written to the rows."""
+RECHECK: Final = 2.5
+"""Seconds between two looks at the owners' permissions, when no news comes earlier."""
+FIRST_RETRY: Final = 1.0
+LONGEST_RETRY: Final = 60.0
+_DATABASE: Final = (UnderpassError, SQLAlchemyError, OSError, TimeoutError)
+
+_KINDS: Final[dict[str, type[EntryPoint]]] = {
+    "tcp": TcpEntryPoint,
+    "unix": TcpEntryPoint,
+    "udp": UdpEntryPoint,
+    "socks5": Socks5EntryPoint,
+}
+
+
+class MappingsLike(Protocol):
+    """Where mappings are stored (``control.mappings.Mappings``)."""
+
+    async def active(self) -> list[Mapping]: ...
+
+    async def set_status(
+        self, mapping_id: str, status: Literal["active", "error"], error: str | None = None
+    ) -> bool: ...
+
+    async def add_usage(
+        self,
+        mapping_id: str,
+        *,
+        connections: int = 0,
+        sent: int = 0,
+        received: int = 0,
+        last_active_at: float | None = None,
+    ) -> None: ...
+
+
+@dataclass(slots=True)
+class _Open:
+    entry: EntryPoint
+    key: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class _Retry:
+    mapping: Mapping
+    wait: float
+    at: float
+
+
+class Tunnels:
+    """The entry points of this node (``control.mapping.EntryPoints``).
+
+    Args:
+        mappings: what there should be.
+        surroundings: what entry points work with.
+        bus: news that take rights away.
+        clock: where the time comes from.
+        own_address: the address the gateway listens on.
+    """
+
+    def __init__(
+        self,
+        mappings: MappingsLike,
+        surroundings: Surroundings,
+        *,
+        bus: LiveBus,
+        clock: Clock,
+        own_address: str = "0.0.0.0",
+    ) -> None:
+        self._mappings = mappings
+        self._around = surroundings
+        self._bus = bus
+        self._clock = clock
+        self._own_address = own_address
+        self._open: dict[str, _Open] = {}
+        self._doors: dict[tuple[str, ...], Doorway] = {}
+        self._failed: dict[str, _Retry] = {}
+        self._supervisor = Supervisor("tunnels")
+
+    def __len__(self) -> int:
+        """How many mappings are open."""
+        return len(self._open)
+
+    @property
+    def active(self) -> int:
+        """How many connections, flows and associations there are in all."""
+        return sum(each.entry.active for each in self._open.values())
+
+    # -- the node's life ------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Open everything that should be; what can't be is marked, and tried again and again.
+
+        Raises:
+            SQLAlchemyError: the mappings can't be read.
+        """
+        for mapping in await self._mappings.active():
+            if mapping.source.kind == "port":
+                await self._try(mapping)
+        self._supervisor.start(self._keep(), "keep")
+        self._supervisor.start(self._watch(), "watch")
+
+    async def stop(self) -> None:
+        """Give all ports back and end everything. Idempotent."""
+        await self._supervisor.close()
+        self._failed.clear()
+        for door in self._doors.values():
+            door.close()
+        self._doors.clear()
+        still_open = [each.entry for each in self._open.values()]
+        self._open.clear()
+        async with asyncio.TaskGroup() as group:
+            for entry in still_open:
+                group.create_task(self._end(entry, "The gateway is shutting down."))
+
+    # -- EntryPoints ----------------------------------------------------------------------------
+
+    async def open(self, mapping: Mapping) -> Mapping:
+        """See :class:`underpass.control.mapping.EntryPoints`."""
+        if mapping.id in self._open:
+            return await self.change(mapping)
+        if mapping.source.kind != "port":
+            raise Unavailable(
+                "This gateway can't have an agent listen yet.", code="source_not_offered"
+            )
+        addresses = addresses_of(mapping.source.bind, self._own_address)
+        if mapping.protocol == "socks5":
+            for address in addresses:
+                check_open(mapping, address)
+        key = _key(mapping)
+        door = self._doors.get(key)
+        if door is None:
+            door = Doorway(mapping, addresses, self._around.router.is_linked)
+            self._doors[key] = door
+        if mapping.source.port != door.port:
+            mapping = mapping.at_port(door.port)
+        entry = _KINDS[mapping.protocol](mapping, self._around)
+        door.add(entry)
+        self._open[mapping.id] = _Open(entry, key)
+        self._failed.pop(mapping.id, None)
+        metrics.MAPPINGS.labels(mapping.protocol).inc()
+        return mapping
+
+    async def change(self, mapping: Mapping) -> Mapping:
+        """See :class:`underpass.control.mapping.EntryPoints`."""
+        found = self._open.get(mapping.id)
+        if found is None:
+            return await self.open(mapping)
+        if mapping.protocol == "socks5":
+            for address in addresses_of(mapping.source.bind, self._own_address):
+                check_open(mapping, address)
+        found.entry.change(mapping)
+        return mapping
+
+    async def close(self, mapping_id: str, reason: str) -> None:
+        """See :class:`underpass.control.mapping.EntryPoints`."""
+        self._failed.pop(mapping_id, None)
+        found = self._open.pop(mapping_id, None)
+        if found is None:
+            return
+        door = self._doors[found.key]
+        door.remove(found.entry)
+        if not len(door):
+            door.close()
+            del self._doors[found.key]
+        await self._end(found.entry, reason)
+
+    def live(self, mapping_id: str) -> MappingLive:
+        """See :class:`underpass.control.mapping.EntryPoints`."""
+        found = self._open.get(mapping_id)
+        return found.entry.live() if found is not None else MappingLive()
+
+    async def _end(self, entry: EntryPoint, reason: str) -> None:
+        try:
+            await entry.close(reason)
+        finally:
+            metrics.MAPPINGS.labels(entry.mapping.protocol).dec()
+        await self._flush(entry)
+
+    # -- trying again ---------------------------------------------------------------------------
+
+    async def _try(self, mapping: Mapping, wait: float = FIRST_RETRY) -> None:
+        """Open *mapping*, or note why not and when to try again."""
+        try:
+            await self.open(mapping)
+        except UnderpassError as error:
+            _log.warning("mapping_not_open", mapping=mapping.id, error=str(error), retry_in=wait)
+            later = self._clock.monotonic() + wait
+            self._failed[mapping.id] = _Retry(mapping, min(2 * wait, LONGEST_RETRY), later)
+            await self._tell(mapping.id, "error", error.message)
+        else:
+            if mapping.status == "error" or wait > FIRST_RETRY:
+                await self._tell(mapping.id, "active")
+
+    async def _tell(
+        self, mapping_id: str, status: Literal["active", "error"], error: str | None = None
+    ) -> None:
+        try:
+            await self._mappings.set_status(mapping_id, status, error)
+        except _DATABASE as failure:
+            _log.error("mapping_status_not_kept", mapping=mapping_id, error=str(failure)[:300])
+
+    async def retry(self) -> None:
+        """Try what failed and is due."""
+        now = self._clock.monotonic()
+        for mapping_id, retry in tuple(self._failed.items()):
+            if retry.at <= now and self._failed.get(mapping_id) is retry:
+                await self._try(retry.mapping, retry.wait)
+
+    # -- again and again ------------------------------------------------------------------------
+
+    async def _keep(self) -> None:
+        flushed = self._clock.monotonic()
+        while True:
+            await asyncio.sleep(TICK)
+            try:
+                for each in tuple(self._open.values()):
+                    each.entry.tick()
+                await self.retry()
+                if self._clock.monotonic() - flushed >= FLUSH:
+                    flushed = self._clock.monotonic()
+                    await self.flush()
+            except Exception:  # noqa: BLE001 - whatever goes wrong once must not end the keeping
+                _log.exception("tunnels_not_kept")
+
+    async def flush(self) -> None:
+        """Write what has passed since the last time to the mappings' rows."""
+        for each in tuple(self._open.values()):
+            await self._flush(each.entry)
+
+    async def _flush(self, entry: EntryPoint) -> None:
+        usage = entry.traffic.take()
+        if not usage:
+            return
+        try:
+            await self._mappings.add_usage(
+                entry.mapping.id, connections=usage.connections, sent=usage.sent,
+                received=usage.received, last_active_at=usage.last_active_at,
+            )  # fmt: skip
+        except _DATABASE as error:
+            entry.traffic.give_back(usage)
+            _log.warning("usage_not_kept", mapping=entry.mapping.id, error=str(error)[:300])
+            return
+        kind = entry.mapping.protocol
+        metrics.STREAM_BYTES.labels(kind, "to_agent").inc(usage.sent)
+        metrics.STREAM_BYTES.labels(kind, "from_agent").inc(usage.received)
+
+    async def _watch(self) -> None:
+        """Look at the owners' permissions every few seconds and at once when something changed."""
+        with self._bus.subscribe(takes_rights, limit=64) as news:
+            while True:
+                message = await news.next(RECHECK)
+                if message is None and news.closed:
+                    return
+                await self.recheck()
+
+    async def recheck(self) -> None:
+        """Cut what owners may not any more."""
+        for each in tuple(self._open.values()):
+            try:
+                await each.entry.recheck()
+            except Exception:  # noqa: BLE001 - a database that is away must not end the watch
+                _log.exception("recheck_failed", mapping=each.entry.mapping.id)
+                await asyncio.sleep(RECHECK / 2)
+                return
+
+
+def _key(mapping: Mapping) -> tuple[str, ...]:
+    """What shares a port: the mappings of one owner's group; else only the mapping itself."""
+    if mapping.group is None:
+        return (mapping.id,)
+    return (mapping.user_id, mapping.protocol, mapping.group)
