@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-PARTS = {"links": "bench.links", "tunnels": "bench.tunnels"}
+PARTS = {"links": "bench.links", "tunnels": "bench.tunnels", "paths": "bench.paths"}
 """Each part's name and the module whose ``main(arguments)`` runs it."""
 
 

@@ -11,12 +11,12 @@ import time
 BULK_GRACE = 20.0
 
 
-def bulk(port: int, streams: int, seconds: float) -> float:
+def bulk(port: int, streams: int, seconds: float, host: str = "127.0.0.1") -> float:
     """Gbit/s that *streams* parallel iperf3 streams carry to *port*."""
     for attempt in range(3):
         # The server answers "busy" for a moment after the test before.
         output = subprocess.run(
-            ["iperf3", "-c", "127.0.0.1", "-p", str(port), "-J", "-t", f"{seconds:g}",
+            ["iperf3", "-c", host, "-p", str(port), "-J", "-t", f"{seconds:g}",
              "-P", str(streams)],
             capture_output=True, timeout=seconds + BULK_GRACE, check=False,
         ).stdout  # fmt: skip
@@ -52,7 +52,12 @@ def requests(port: int, seconds: float, *, new_connections: bool = False) -> flo
 
 
 def round_trips(
-    port: int, seconds: float, *, size: int = 64, pause: float = 0.0
+    port: int,
+    seconds: float,
+    *,
+    size: int = 64,
+    pause: float = 0.0,
+    host: str = "127.0.0.1",
 ) -> tuple[float, float]:
     """The median and the 99th percentile, in microseconds, of sending *size* bytes to an echo.
 
@@ -61,7 +66,7 @@ def round_trips(
     """
     message = b"k" * size
     times: list[float] = []
-    with socket.create_connection(("127.0.0.1", port), 10) as connection:
+    with socket.create_connection((host, port), 10) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.settimeout(10)
         end = time.perf_counter() + seconds

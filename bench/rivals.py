@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ import httpx
 
 from bench.services import Children, free_port, wait_for
 
-__all__ = ["TUNNELS", "Running", "Tunnel"]
+__all__ = ["TUNNELS", "Place", "Running", "Tunnel"]
 
 PASSWORD = "a benchmark's password"
 
@@ -38,7 +39,17 @@ class Running:
     processes: list[subprocess.Popen[bytes]]
 
 
-Start = Callable[[Children, Path, list[int]], Running]
+@dataclass(frozen=True)
+class Place:
+    """Where the two programs of a tunnel run; by default both here, on loopback."""
+
+    address: str = "127.0.0.1"
+    """Where the server listens for the client."""
+    far: Callable[[], AbstractContextManager[None]] = nullcontext
+    """What is started inside runs where the services are."""
+
+
+Start = Callable[[Children, Path, list[int], Place], Running]
 
 
 @dataclass(frozen=True)
@@ -60,10 +71,10 @@ class Tunnel:
 # -- Underpass ------------------------------------------------------------------------------------
 
 
-def underpass(*, carrier: str, tls: bool = False) -> Start:
+def underpass(*, carrier: str, tls: bool = False, transport: str = "tcp") -> Start:
     """The product: ``underpass serve``, ``underpass agent``, a TCP mapping per service."""
 
-    def start(children: Children, state: Path, services: list[int]) -> Running:
+    def start(children: Children, state: Path, services: list[int], place: Place) -> Running:
         port, low = free_port(), free_port()
         command = [sys.executable, "-m", "underpass.cli.main"]
         own = {key: value for key, value in os.environ.items() if key != "UNDERPASS_SERVER"}
@@ -72,13 +83,15 @@ def underpass(*, carrier: str, tls: bool = False) -> Start:
             "UNDERPASS_ADMIN_PASSWORD": PASSWORD,
         }  # fmt: skip
         gateway = children.start(
-            *command, "serve", "--listen", f"127.0.0.1:{port}", "--state", str(state / "gateway"),
-            "--no-local-agent", "--port-range", f"{low}-{min(low + 500, 65535)}",
+            *command, "serve", "--listen", f"{place.address}:{port}",
+            "--state", str(state / "gateway"), "--no-local-agent",
+            "--port-range", f"{low}-{min(low + 500, 65535)}",
             *(["--tls", "self"] if tls else []),
             env=environment, stderr=subprocess.DEVNULL,
         )  # fmt: skip
-        wait_for(port)
-        url = f"{'https' if tls else 'http'}://localhost:{port}"
+        wait_for(port, place.address)
+        name = "localhost" if place.address == "127.0.0.1" else place.address
+        url = f"{'https' if tls else 'http'}://{name}:{port}"
         # The certificate was made a moment ago on this machine; nothing else is ever reached.
         with httpx.Client(base_url=url, verify=not tls, timeout=20) as api:
             token = _said(
@@ -86,12 +99,13 @@ def underpass(*, carrier: str, tls: bool = False) -> Start:
             )["access_token"]
             api.headers["Authorization"] = f"Bearer {token}"
             join = _said(api.post("/api/v1/join-tokens", json={"uses": 1}))["token"]
-            agent = children.start(
-                *command, "agent", "--server", url, "--join", join, "--name", "bench",
-                "--state", str(state / "agent"), "--transport", "tcp",
-                *(["--fingerprint", _fingerprint(port)] if tls else []),
-                env=environment, stderr=subprocess.DEVNULL,
-            )  # fmt: skip
+            pinned = ["--fingerprint", _fingerprint(place.address, port)] if tls else []
+            with place.far():
+                agent = children.start(
+                    *command, "agent", "--server", url, "--join", join, "--name", "bench",
+                    "--state", str(state / "agent"), "--transport", transport, *pinned,
+                    env=environment, stderr=subprocess.DEVNULL,
+                )  # fmt: skip
             machine = _linked(api)
             ports = [
                 _said(
@@ -121,9 +135,9 @@ def _said(answer: httpx.Response) -> dict[str, Any]:
     return data
 
 
-def _fingerprint(port: int) -> str:
+def _fingerprint(host: str, port: int) -> str:
 
-    pem = ssl.get_server_certificate(("127.0.0.1", port))
+    pem = ssl.get_server_certificate((host, port))
     return "sha256:" + hashlib.sha256(ssl.PEM_cert_to_DER_cert(pem)).hexdigest()
 
 
@@ -139,12 +153,12 @@ def _linked(api: httpx.Client) -> str:
 # -- rivals ---------------------------------------------------------------------------------------
 
 
-def rathole(children: Children, state: Path, services: list[int]) -> Running:
+def rathole(children: Children, state: Path, services: list[int], place: Place) -> Running:
     """rathole: a connection for each stream, no encryption by default."""
     bind, ports = free_port(), [free_port() for _ in services]
     names = [f"service{index}" for index in range(len(services))]
-    server = f'[server]\nbind_addr = "127.0.0.1:{bind}"\ndefault_token = "bench"\n'
-    client = f'[client]\nremote_addr = "127.0.0.1:{bind}"\ndefault_token = "bench"\n'
+    server = f'[server]\nbind_addr = "{place.address}:{bind}"\ndefault_token = "bench"\n'
+    client = f'[client]\nremote_addr = "{place.address}:{bind}"\ndefault_token = "bench"\n'
     for name, port, service in zip(names, ports, services, strict=True):
         server += f'[server.services.{name}]\nbind_addr = "127.0.0.1:{port}"\n'
         client += f'[client.services.{name}]\nlocal_addr = "127.0.0.1:{service}"\n'
@@ -152,41 +166,46 @@ def rathole(children: Children, state: Path, services: list[int]) -> Running:
     (state / "client.toml").write_text(client)
     quiet = os.environ | {"RUST_LOG": "error"}
     first = children.start("rathole", "--server", str(state / "server.toml"), env=quiet)
-    wait_for(bind)
-    second = children.start("rathole", "--client", str(state / "client.toml"), env=quiet)
+    wait_for(bind, place.address)
+    with place.far():
+        second = children.start("rathole", "--client", str(state / "client.toml"), env=quiet)
     return _ready(ports, [first, second])
 
 
-def bore(children: Children, state: Path, services: list[int]) -> Running:
+def bore(children: Children, state: Path, services: list[int], place: Place) -> Running:
     """bore: a connection for each stream, no encryption; a client program per port."""
     quiet = os.environ | {"RUST_LOG": "error"}
     ports = [free_port() for _ in services]
     # Its control port is fixed.
     programs = [
         children.start(
-            "bore", "server", "--min-port", "1024", "--bind-addr", "127.0.0.1",
+            "bore", "server", "--min-port", "1024", "--bind-addr", place.address,
+            "--bind-tunnels", "127.0.0.1",
             env=quiet, stderr=subprocess.DEVNULL,
         )
     ]  # fmt: skip
-    wait_for(7835)
+    wait_for(7835, place.address)
     for port, service in zip(ports, services, strict=True):
-        programs.append(
-            children.start(
-                "bore", "local", str(service), "--to", "127.0.0.1", "--port", str(port), env=quiet
-            )
-        )
+        with place.far():
+            programs.append(
+                children.start(
+                    "bore", "local", str(service), "--to", place.address, "--port", str(port),
+                    env=quiet,
+                )
+            )  # fmt: skip
     return _ready(ports, programs)
 
 
 def frp(*, tls: bool) -> Start:
     """frp: a multiplexed connection, TLS unless switched off."""
 
-    def start(children: Children, state: Path, services: list[int]) -> Running:
+    def start(children: Children, state: Path, services: list[int], place: Place) -> Running:
         bind, ports = free_port(), [free_port() for _ in services]
         (state / "frps.toml").write_text(
-            f'bindAddr = "127.0.0.1"\nbindPort = {bind}\nlog.level = "error"\n'
+            f'bindAddr = "{place.address}"\nproxyBindAddr = "127.0.0.1"\n'
+            f'bindPort = {bind}\nlog.level = "error"\n'
         )
-        client = f'serverAddr = "127.0.0.1"\nserverPort = {bind}\nlog.level = "error"\n'
+        client = f'serverAddr = "{place.address}"\nserverPort = {bind}\nlog.level = "error"\n'
         client += f"transport.tls.enable = {str(tls).lower()}\n"
         for index, (port, service) in enumerate(zip(ports, services, strict=True)):
             client += (
@@ -195,29 +214,34 @@ def frp(*, tls: bool) -> Start:
             )
         (state / "frpc.toml").write_text(client)
         first = children.start("frps", "-c", str(state / "frps.toml"))
-        wait_for(bind)
-        second = children.start("frpc", "-c", str(state / "frpc.toml"))
+        wait_for(bind, place.address)
+        with place.far():
+            second = children.start("frpc", "-c", str(state / "frpc.toml"))
         return _ready(ports, [first, second])
 
     return start
 
 
-def chisel(children: Children, state: Path, services: list[int]) -> Running:
+def chisel(children: Children, state: Path, services: list[int], place: Place) -> Running:
     """chisel: SSH channels in a WebSocket, always encrypted."""
     bind, ports = free_port(), [free_port() for _ in services]
     first = children.start(
-        "chisel", "server", "--reverse", "--host", "127.0.0.1", "--port", str(bind),
+        "chisel", "server", "--reverse", "--host", place.address, "--port", str(bind),
         stderr=subprocess.DEVNULL,
     )  # fmt: skip
-    wait_for(bind)
-    remotes = [f"R:{port}:127.0.0.1:{to}" for port, to in zip(ports, services, strict=True)]
-    second = children.start(
-        "chisel", "client", f"http://127.0.0.1:{bind}", *remotes, stderr=subprocess.DEVNULL
-    )
+    wait_for(bind, place.address)
+    remotes = [
+        f"R:127.0.0.1:{port}:127.0.0.1:{to}" for port, to in zip(ports, services, strict=True)
+    ]
+    with place.far():
+        second = children.start(
+            "chisel", "client", f"http://{place.address}:{bind}", *remotes,
+            stderr=subprocess.DEVNULL,
+        )  # fmt: skip
     return _ready(ports, [first, second])
 
 
-def ssh(children: Children, state: Path, services: list[int]) -> Running:
+def ssh(children: Children, state: Path, services: list[int], place: Place) -> Running:
     """``ssh -R`` to an sshd of our own."""
     bind, ports = free_port(), [free_port() for _ in services]
     for key in ("host", "user"):
@@ -231,22 +255,23 @@ def ssh(children: Children, state: Path, services: list[int]) -> Running:
     assert sshd is not None
     first = children.start(
         sshd, "-D", "-f", "/dev/null", "-p", str(bind), "-h", str(state / "host"),
-        "-o", "ListenAddress=127.0.0.1", "-o", f"AuthorizedKeysFile={state}/authorized_keys",
+        "-o", f"ListenAddress={place.address}", "-o", f"AuthorizedKeysFile={state}/authorized_keys",
         "-o", "StrictModes=no", "-o", f"PidFile={state}/sshd.pid", "-o", "UsePAM=no",
         stderr=subprocess.DEVNULL,
     )  # fmt: skip
-    wait_for(bind)
+    wait_for(bind, place.address)
     remotes = [
         part
         for port, to in zip(ports, services, strict=True)
         for part in ("-R", f"127.0.0.1:{port}:127.0.0.1:{to}")
     ]
-    second = children.start(
-        "ssh", "-N", "-p", str(bind), "-i", str(state / "user"), "-F", "/dev/null",
-        "-o", f"UserKnownHostsFile={state}/known", "-o", "StrictHostKeyChecking=accept-new",
-        "-o", "ExitOnForwardFailure=yes", *remotes, f"{getpass.getuser()}@127.0.0.1",
-        stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+    with place.far():
+        second = children.start(
+            "ssh", "-N", "-p", str(bind), "-i", str(state / "user"), "-F", "/dev/null",
+            "-o", f"UserKnownHostsFile={state}/known", "-o", "StrictHostKeyChecking=accept-new",
+            "-o", "ExitOnForwardFailure=yes", *remotes, f"{getpass.getuser()}@{place.address}",
+            stderr=subprocess.DEVNULL,
+        )  # fmt: skip
     return _ready(ports, [first, second])
 
 

@@ -98,11 +98,11 @@ def free_port() -> int:
         return port
 
 
-def wait_for(port: int) -> None:
+def wait_for(port: int, host: str = "127.0.0.1") -> None:
     """Return when somebody listens on *port*."""
     for _ in range(200):
         try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
+            socket.create_connection((host, port), 1).close()
         except OSError:
             time.sleep(0.02)
         else:
@@ -133,10 +133,10 @@ def start_nginx(children: Children, state: Path) -> int:
     return port
 
 
-def start_echo(children: Children) -> int:
+def start_echo(children: Children, host: str = "127.0.0.1") -> int:
     """A server that sends back what it gets, in a process of its own; its port."""
     port = free_port()
-    children.start(sys.executable, "-m", "bench.services", str(port))
+    children.start(sys.executable, "-m", "bench.services", "echo", host, str(port))
     wait_for(port)
     return port
 
@@ -148,7 +148,7 @@ def start_forwarders(children: Children, target: int) -> int:
     """
     for _ in range(2):
         port = free_port()
-        children.start(sys.executable, "-m", "bench.services", str(port), str(target))
+        children.start(sys.executable, "-m", "bench.services", "forward", str(port), str(target))
         time.sleep(0.3)
         target = port
     return target
@@ -176,9 +176,9 @@ def serve_forward(port: int, target: int) -> None:
         threading.Thread(target=copy, args=(far, near), daemon=True).start()
 
 
-def serve_echo(port: int) -> None:
+def serve_echo(host: str, port: int) -> None:
     """The echo server: a blocking thread per connection, the shortest way there is."""
-    server = socket.create_server(("127.0.0.1", port), backlog=128)
+    server = socket.create_server((host, port), backlog=2048)
 
     def echo(connection: socket.socket) -> None:
         with connection:
@@ -219,6 +219,6 @@ def make_certificate(state: Path) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 2:
-        serve_forward(int(sys.argv[1]), int(sys.argv[2]))
-    serve_echo(int(sys.argv[1]))
+    if sys.argv[1] == "forward":
+        serve_forward(int(sys.argv[2]), int(sys.argv[3]))
+    serve_echo(sys.argv[2], int(sys.argv[3]))

@@ -22,7 +22,7 @@ import psutil
 
 from bench.measures import bulk, bulk_beside, requests, round_trips
 from bench.report import Results, cell, describe_machine, write
-from bench.rivals import TUNNELS, Tunnel
+from bench.rivals import TUNNELS, Place, Tunnel
 from bench.services import Children, start_echo, start_iperf, start_nginx
 
 IDLE = 1000
@@ -127,7 +127,7 @@ def start(children: Children, state: Path, tunnels: list[Tunnel]) -> dict[str, W
     for tunnel in tunnels:
         place = state / tunnel.name
         place.mkdir()
-        running = tunnel.start(children, place, services)
+        running = tunnel.start(children, place, services, Place())
         programs = [psutil.Process(process.pid) for process in running.processes]
         iperf, nginx, echo = running.ports
         ways[tunnel.name] = Way(iperf, nginx, echo, programs)
