@@ -5,8 +5,9 @@ The first byte of an input chooses the size of the pieces, the second the method
 
 from __future__ import annotations
 
-from underpass.wire.http_connect import MAX_HEAD, ConnectHandshake, HttpConnectError
-from underpass.wire.socks5 import Authenticating, Event, Method, Reply, Requested, check_host
+from tests.wire.proxy_client import Outcome, converse, pieces
+from underpass.wire.http_connect import MAX_HEAD, ConnectHandshake
+from underpass.wire.socks5 import Method, Reply, Requested, check_host
 
 SEEDS: list[bytes] = [
     b"\x01\x00CONNECT example.org:443 HTTP/1.1\r\nHost: example.org:443\r\n\r\ndata",
@@ -23,29 +24,20 @@ _METHODS = ((Method.NO_AUTH,), (Method.LOGIN,), (Method.LOGIN, Method.NO_AUTH))
 _STATUSES = frozenset({b"200", b"400", b"403", b"405", b"407", b"502", b"504"})
 
 
-def serve(pieces: list[bytes], choice: int) -> tuple[list[Event], bytes, bytes, str]:
-    """What a server makes of *pieces*: events, answer, leftover and how it ended."""
-    server = ConnectHandshake(_METHODS[choice % 3])
-    events: list[Event] = []
-    ended = ""
-    try:
-        for piece in pieces:
-            new = server.feed(piece)
-            if new and isinstance(new[0], Authenticating):
-                events += new
-                new = server.accept_login(not choice & 64)
-            events += new
-            if not events:
-                assert len(server._buffer) < MAX_HEAD
-    except HttpConnectError as error:
-        assert server.closed
-        ended = error.code
-    leftover = server.leftover
-    if events and isinstance(events[-1], Requested) and not ended:
-        assert check_host(events[-1].host) == events[-1].host
-        assert events[-1].port
-        server.reply(Reply(choice % 9), "10.0.0.1", 1)
-    return events, server.data_to_send(), leftover, ended
+def serve(parts: list[bytes], choice: int) -> Outcome:
+    """What a server makes of *parts*."""
+    outcome = converse(
+        ConnectHandshake(_METHODS[choice % 3]),
+        parts,
+        login=not choice & 64,
+        reply=Reply(choice % 9),
+        held=MAX_HEAD,
+    )
+    for event in outcome.events:
+        if isinstance(event, Requested):
+            assert check_host(event.host) == event.host
+            assert event.port
+    return outcome
 
 
 def one_input(data: bytes) -> None:
@@ -53,10 +45,9 @@ def one_input(data: bytes) -> None:
     step = data[0] if data and data[0] else 1
     choice = data[1] if len(data) > 1 else 0
     stream = data[2:]
-    pieces = [stream[start : start + step] for start in range(0, len(stream), step)]
-    outcome = serve(pieces, choice)
+    outcome = serve(pieces(stream, step), choice)
     assert outcome == serve([stream], choice)
-    sent = outcome[1]
+    sent = outcome.sent
     if not sent:
         return
     head, _, body = sent.partition(b"\r\n\r\n")

@@ -5,15 +5,14 @@ The first byte of an input chooses the size of the pieces, the second the method
 
 from __future__ import annotations
 
+from tests.wire.proxy_client import Outcome, converse, pieces
 from underpass.wire.socks5 import (
     MAX_PENDING,
     Authenticating,
     ClientHandshake,
     Connected,
-    Event,
     Method,
     Reply,
-    Requested,
     ServerHandshake,
     Socks5Error,
     build_udp,
@@ -40,35 +39,24 @@ SEEDS: list[bytes] = [
 _METHODS = ((Method.NO_AUTH,), (Method.LOGIN,), (Method.LOGIN, Method.NO_AUTH))
 
 
-def serve(pieces: list[bytes], choice: int) -> tuple[list[Event], bytes, bytes, str]:
-    """What a server makes of *pieces*: events, answer, leftover and how it ended."""
-    server = ServerHandshake(_METHODS[choice % 3])
-    events: list[Event] = []
-    ended = ""
-    try:
-        for piece in pieces:
-            new = server.feed(piece)
-            if new and isinstance(new[0], Authenticating):
-                assert new[0].username
-                events += new
-                new = server.accept_login(not choice & 64)
-            events += new
-            if not server.leftover:
-                assert len(server._buffer) <= MAX_PENDING
-    except Socks5Error as error:
-        assert server.closed
-        ended = error.code
-    leftover = server.leftover
-    if events and isinstance(events[-1], Requested) and not ended:
-        assert check_host(events[-1].host)
-        server.reply(Reply(choice % 9), "10.0.0.1", 1)
-    return events, server.data_to_send(), leftover, ended
+def serve(parts: list[bytes], choice: int) -> Outcome:
+    """What a server makes of *parts*."""
+    outcome = converse(
+        ServerHandshake(_METHODS[choice % 3]),
+        parts,
+        login=not choice & 64,
+        reply=Reply(choice % 9),
+        held=MAX_PENDING,
+    )
+    for event in outcome.events:
+        assert event.username if isinstance(event, Authenticating) else check_host(event.host)
+    return outcome
 
 
-def use(pieces: list[bytes], login: bool) -> tuple[list[Connected], bytes, bytes, str]:
-    """What a client makes of *pieces*."""
+def use(parts: list[bytes], login: bool) -> tuple[list[Connected], bytes, bytes, str]:
+    """What a client makes of *parts*."""
     client = ClientHandshake("h", 1, *(("u", "p") if login else (None, None)))
-    rest = iter(pieces)
+    rest = iter(parts)
     connected: list[Connected] = []
     try:
         for piece in rest:
@@ -85,9 +73,9 @@ def one_input(data: bytes) -> None:
     step = data[0] if data and data[0] else 1
     choice = data[1] if len(data) > 1 else 0
     stream = data[2:1000]  # below every cap, so that the size of the pieces cannot matter
-    pieces = [stream[start : start + step] for start in range(0, len(stream), step)]
-    assert serve(pieces, choice) == serve([stream], choice)
-    assert use(pieces, bool(choice & 1)) == use([stream], bool(choice & 1))
+    parts = pieces(stream, step)
+    assert serve(parts, choice) == serve([stream], choice)
+    assert use(parts, bool(choice & 1)) == use([stream], bool(choice & 1))
     try:
         host, port, payload = parse_udp(data[2:])
     except Socks5Error:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.wire.proxy_client import converse, pieces
 from underpass.wire.http_connect import MAX_FIELDS, MAX_HEAD, ConnectHandshake, HttpConnectError
 from underpass.wire.socks5 import MAX_LEFTOVER, Authenticating, Event, Method, Reply, Requested
 
@@ -27,26 +28,10 @@ def connect(*fields: bytes, target: bytes = b"example.org:443") -> bytes:
     return b"\r\n".join((b"CONNECT " + target + b" HTTP/1.1", *fields, b"", b""))
 
 
-def pieces(wire: bytes, step: int) -> list[bytes]:
-    return [wire[start : start + step] for start in range(0, len(wire), step)]
-
-
-def whole(
-    parts: list[bytes], methods: tuple[Method, ...], login: bool = True
-) -> tuple[list[Event], bytes, bytes, str]:
+def whole(parts: list[bytes], methods: tuple[Method, ...]) -> tuple[list[Event], bytes, bytes, str]:
     """Everything that comes of *parts*: events, bytes for the client, leftover, error code."""
-    server = ConnectHandshake(methods)
-    events: list[Event] = []
-    try:
-        for part in parts:
-            new = server.feed(part)
-            events += new
-            if new and isinstance(new[0], Authenticating):
-                events += server.accept_login(login)
-    except HttpConnectError as error:
-        assert server.closed
-        return events, server.data_to_send(), server.leftover, error.code
-    return events, server.data_to_send(), server.leftover, "closed" if server.closed else ""
+    done = converse(ConnectHandshake(methods), parts)
+    return done.events, done.sent, done.leftover, done.ended
 
 
 def answer(sent: bytes) -> tuple[int, dict[str, str], str]:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.wire.proxy_client import converse, pieces
 from underpass.core.errors import (
     Forbidden,
     InvalidRequest,
@@ -40,22 +41,10 @@ LOGIN = b"\x01\x05alice\x06secret"
 CONNECT = b"\x05\x01\x00\x03\x0bexample.org\x01\xbb"
 
 
-def whole(
-    pieces: list[bytes], methods: tuple[Method, ...], login: bool = True
-) -> tuple[list[Event], bytes, bytes, str]:
-    """Everything that comes of *pieces*: events, bytes for the client, leftover, error code."""
-    server = ServerHandshake(methods)
-    events: list[Event] = []
-    try:
-        for piece in pieces:
-            new = server.feed(piece)
-            events += new
-            if new and isinstance(new[0], Authenticating):
-                events += server.accept_login(login)
-    except Socks5Error as error:
-        assert server.closed
-        return events, server.data_to_send(), server.leftover, error.code
-    return events, server.data_to_send(), server.leftover, "closed" if server.closed else ""
+def whole(parts: list[bytes], methods: tuple[Method, ...]) -> tuple[list[Event], bytes, bytes, str]:
+    """Everything that comes of *parts*: events, bytes for the client, leftover, error code."""
+    done = converse(ServerHandshake(methods), parts)
+    return done.events, done.sent, done.leftover, done.ended
 
 
 def refused(wire: bytes, methods: tuple[Method, ...] = OPEN) -> tuple[bytes, str]:
@@ -63,7 +52,7 @@ def refused(wire: bytes, methods: tuple[Method, ...] = OPEN) -> tuple[bytes, str
     events, sent, leftover, code = whole([wire], methods)
     assert not [event for event in events if isinstance(event, Requested)]
     assert leftover == b""
-    assert whole([wire[i : i + 1] for i in range(len(wire))], methods) == (events, sent, b"", code)
+    assert whole(pieces(wire, 1), methods) == (events, sent, b"", code)
     return sent, code
 
 
@@ -217,7 +206,7 @@ def test_requests(request_: bytes, event: Requested) -> None:
     expected = ([event], b"\x05\x00", b"leftover", "")
     for cut in range(len(wire) + 1):
         assert whole([wire[:cut], wire[cut:]], OPEN) == expected
-    assert whole([wire[i : i + 1] for i in range(len(wire))], OPEN) == expected
+    assert whole(pieces(wire, 1), OPEN) == expected
 
 
 @pytest.mark.parametrize(
@@ -250,8 +239,8 @@ def test_every_pair_of_cuts_gives_the_same() -> None:
         b"data",
         "",
     )
-    for pieces in two_cuts(wire):
-        assert whole(pieces, CLOSED) == expected
+    for parts in two_cuts(wire):
+        assert whole(parts, CLOSED) == expected
 
 
 @given(st.binary(max_size=60), st.integers(1, 9), st.sampled_from([OPEN, CLOSED, BOTH]))
@@ -259,8 +248,7 @@ def test_nonsense_gives_the_same_in_any_pieces(
     noise: bytes, step: int, methods: tuple[Method, ...]
 ) -> None:
     for wire in (noise, GREETING + noise, LOGIN_GREETING + b"\x01" + noise, GREETING + CONNECT[:3]):
-        pieces = [wire[start : start + step] for start in range(0, len(wire), step)]
-        assert whole(pieces, methods) == whole([wire], methods)
+        assert whole(pieces(wire, step), methods) == whole([wire], methods)
 
 
 @pytest.mark.parametrize("code", [reply for reply in Reply if reply is not Reply.SUCCEEDED])

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.wire.proxy_client import pieces
 from underpass.core.errors import Unavailable
 from underpass.wire.socks5 import (
     Authenticating,
@@ -18,10 +19,6 @@ from underpass.wire.socks5 import (
     Socks5Error,
     Socks5Refused,
 )
-
-
-def in_pieces(data: bytes, step: int) -> list[bytes]:
-    return [data[start : start + step] for start in range(0, len(data), step)]
 
 
 @given(
@@ -38,7 +35,7 @@ def test_both_ends_agree(host: str, login: bool, command: str, up: int, down: in
     connected: list[Connected] = []
     requested: list[Requested] = []
     for _ in range(4):
-        for piece in in_pieces(client.data_to_send(), up):
+        for piece in pieces(client.data_to_send(), up):
             for event in server.feed(piece):
                 if isinstance(event, Authenticating):
                     assert (event.username, event.password) == credentials
@@ -46,7 +43,7 @@ def test_both_ends_agree(host: str, login: bool, command: str, up: int, down: in
                 else:
                     requested.append(event)
                     server.reply(Reply.SUCCEEDED, "198.51.100.9", 1234)
-        for piece in in_pieces(server.data_to_send(), down):
+        for piece in pieces(server.data_to_send(), down):
             connected += client.feed(piece)
     assert requested == [Requested(command, host, 8080)]  # type: ignore[arg-type]
     assert connected == [Connected("198.51.100.9", 1234)]
@@ -109,7 +106,7 @@ def test_what_is_no_proxy_of_ours(wire: bytes, code: str, refused: bool) -> None
     for step in (1, 2, len(wire)):
         client = ClientHandshake("h", 1, "u", "p")
         with pytest.raises(Socks5Error) as caught:
-            for piece in in_pieces(wire, step):
+            for piece in pieces(wire, step):
                 assert client.feed(piece) == []
         assert caught.value.code == code
         assert isinstance(caught.value, Socks5Refused) == refused

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import enum
 import re
 from collections.abc import Sequence
 from typing import Final, NoReturn
@@ -21,9 +20,11 @@ from underpass.wire.socks5 import (
     Authenticating,
     Event,
     Method,
+    ProxyHandshake,
     Reply,
     Requested,
     Socks5Error,
+    State,
     check_host,
     check_port,
 )
@@ -34,6 +35,10 @@ MAX_HEAD: Final = 16_384
 """Bytes of a request's head, its empty line included."""
 MAX_FIELDS: Final = 100
 """Header fields of a request."""
+
+_SINGLE: Final = frozenset(
+    {b"host", b"proxy-authorization", b"content-length", b"transfer-encoding"}
+)
 
 _CHALLENGE: Final = ('Proxy-Authenticate: Basic realm="underpass", charset="UTF-8"',)
 _REASONS: Final = {
@@ -72,111 +77,51 @@ class HttpConnectError(InvalidRequest):
     code = "bad_connect"
 
 
-class _State(enum.Enum):
-    HEAD = enum.auto()  # waiting for the whole head
-    DECIDING = enum.auto()  # waiting for accept_login
-    REPLYING = enum.auto()  # waiting for reply
-    OPEN = enum.auto()  # the bytes are the application's
-    CLOSED = enum.auto()  # send what is left to send, then close
+class ConnectHandshake(ProxyHandshake):
+    """One client's handshake.
 
-
-class ConnectHandshake:
-    """One client's handshake; its interface is that of ``underpass.wire.socks5.ServerHandshake``.
-
-    It waits for ever: the deadline is the caller's.
+    What it raises has the code ``bad_request``, ``head_too_large``, ``method_not_allowed``,
+    ``bad_address``, ``login_required``, ``bad_login`` or ``too_much_data``.
 
     Args:
         methods: LOGIN takes Basic credentials (RFC 7617) from ``Proxy-Authorization`` and from
             nowhere else; without NO_AUTH beside it they are demanded.
     """
 
-    __slots__ = ("_buffer", "_methods", "_out", "_request", "_searched", "_state")
+    __slots__ = ("_request", "_searched")
+
+    error = HttpConnectError
 
     def __init__(self, methods: Sequence[Method] = (Method.NO_AUTH,)) -> None:
-        self._methods = tuple(methods)
-        self._buffer = bytearray()
-        self._out = bytearray()
-        self._request: Requested | None = None
+        super().__init__(methods, State.REQUEST)
+        self._request: list[Event] = []  # kept while the login is being checked
         self._searched = 0  # bytes known to hold no end of the head
-        self._state = _State.HEAD
-
-    @property
-    def closed(self) -> bool:
-        """Nothing can come of this any more: send :meth:`data_to_send`, then close."""
-        return self._state is _State.CLOSED
-
-    @property
-    def leftover(self) -> bytes:
-        """What the client sent behind its request: the first bytes for the target."""
-        ready = self._state in (_State.REPLYING, _State.OPEN)
-        return bytes(self._buffer) if ready else b""
-
-    def data_to_send(self) -> bytes:
-        """Bytes for the client, each given once."""
-        data = bytes(self._out)
-        self._out.clear()
-        return data
-
-    def feed(self, data: bytes | bytearray | memoryview) -> list[Event]:
-        """Take the next *data* from the client; returns what it now asks (at most one thing).
-
-        Raises:
-            HttpConnectError: the request was answered with an error (code ``bad_request``,
-                ``head_too_large``, ``method_not_allowed``, ``bad_address``, ``login_required``,
-                ``bad_login`` or ``too_much_data``).
-        """
-        if self._state is _State.CLOSED:
-            return []
-        if self._state is not _State.HEAD:
-            if len(self._buffer) + len(data) > MAX_LEFTOVER:
-                self._close()
-                raise HttpConnectError(
-                    "The client did not wait for its answer.", code="too_much_data"
-                )
-            self._buffer += data
-            return []
-        self._buffer += data
-        head = self._take_head()
-        return [] if head is None else self._read(head)
 
     def accept_login(self, ok: bool) -> list[Event]:
-        """Answer :class:`Authenticating`; returns the request, which came with the credentials.
-
-        When *ok* is false the client gets a 407 and :attr:`closed` is set.
-
-        Raises:
-            RuntimeError: nobody asked; a bug of the caller.
-        """
-        if self._state is not _State.DECIDING or self._request is None:
-            raise RuntimeError("there is no login to accept")
+        self._expect(State.DECIDING)
         if not ok:
             self._answer(407, "The user name or the password is wrong.", _CHALLENGE)
             return []
-        self._state = _State.REPLYING
-        return [self._request]
+        self._state = State.REPLYING
+        return self._request
 
     def reply(
         self, code: Reply, bound_host: str = "0.0.0.0", bound_port: int = 0, message: str = ""
     ) -> None:
-        """Answer :class:`Requested`; anything but SUCCEEDED sets :attr:`closed`.
-
-        Args:
-            code: how it ended: 200, 403, 504 or 502 follow from it.
-            bound_host: not said in HTTP.
-            bound_port: likewise.
-            message: what the client reads when it failed; the code's own words when empty.
-
-        Raises:
-            RuntimeError: nobody asked; a bug of the caller.
-        """
-        if self._state is not _State.REPLYING:
-            raise RuntimeError("there is no request to reply to")
+        self._expect(State.REPLYING)
         if code is Reply.SUCCEEDED:
             self._out += b"HTTP/1.1 200 Connection established\r\n\r\n"
-            self._state = _State.OPEN
+            self._state = State.OPEN
             return
         status, words = _ANSWERS.get(code, _FAILED)
         self._answer(status, message or words)
+
+    def _advance(self) -> list[Event]:
+        if self._state is State.DECIDING:
+            self._bound(len(self._buffer), MAX_LEFTOVER)
+            return []
+        head = self._take_head()
+        return [] if head is None else self._read(head)
 
     def _take_head(self) -> bytes | None:
         """The head without its last line's end and the empty line; None while it is not whole."""
@@ -213,17 +158,17 @@ class ConnectHandshake:
                 "Set it as the proxy for https:// addresses, or use it as a SOCKS5 proxy (curl:"
                 " --proxytunnel or --socks5-hostname).",
             )
-        self._request = self._read_target(request[2])
+        self._request = [self._read_target(request[2])]
         if Method.LOGIN in self._methods:
             credentials = fields.get(b"proxy-authorization")
             if credentials is not None:
                 event = self._read_login(credentials)
-                self._state = _State.DECIDING
+                self._state = State.DECIDING
                 return [event]
         if Method.NO_AUTH not in self._methods:
             self._fail(407, "This proxy wants a login.", "login_required", _CHALLENGE)
-        self._state = _State.REPLYING
-        return [self._request]
+        self._state = State.REPLYING
+        return self._request
 
     def _read_fields(self, lines: list[bytes]) -> dict[bytes, bytes]:
         """The fields by lower-case name (RFC 9112 §5); those we look at may come only once."""
@@ -290,12 +235,3 @@ class ConnectHandshake:
         )
         self._out += "\r\n".join(head).encode("ascii") + body
         self._close()
-
-    def _close(self) -> None:
-        self._state = _State.CLOSED
-        self._buffer.clear()
-
-
-_SINGLE: Final = frozenset(
-    {b"host", b"proxy-authorization", b"content-length", b"transfer-encoding"}
-)

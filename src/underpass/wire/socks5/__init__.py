@@ -9,8 +9,8 @@ The server's side takes bytes and gives events; the caller decides and answers::
     handshake.leftover                       # what the client sent behind its request
 
 After *every* call :meth:`~ServerHandshake.data_to_send` gives what the client must get, also when
-the call raised. ``underpass.wire.http_connect.ConnectHandshake`` is used in the same way; a first
-byte of ``VERSION`` tells the two apart.
+the call raised. ``underpass.wire.http_connect.ConnectHandshake`` is a :class:`ProxyHandshake` as
+well and used in the same way; a first byte of ``VERSION`` tells the two apart.
 """
 
 from underpass.wire.socks5.address import (
@@ -30,14 +30,15 @@ from underpass.wire.socks5.codes import (
     Socks5Refused,
     reply_for,
 )
-from underpass.wire.socks5.server import (
+from underpass.wire.socks5.proxy_handshake import (
     MAX_LEFTOVER,
-    MAX_PENDING,
     Authenticating,
     Event,
+    ProxyHandshake,
     Requested,
-    ServerHandshake,
+    State,
 )
+from underpass.wire.socks5.server import MAX_PENDING, ServerHandshake
 from underpass.wire.socks5.udp import build_udp, parse_udp
 
 __all__ = [
@@ -51,11 +52,13 @@ __all__ = [
     "Connected",
     "Event",
     "Method",
+    "ProxyHandshake",
     "Reply",
     "Requested",
     "ServerHandshake",
     "Socks5Error",
     "Socks5Refused",
+    "State",
     "build_udp",
     "check_host",
     "check_port",
