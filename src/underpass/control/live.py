@@ -23,8 +23,9 @@ class LiveMessage:
     """One piece of news.
 
     Attributes:
-        topic: ``agent``, ``enrolment``, ``session``, ``recording``, ``event`` (served to people),
-            ``user`` (inside the gateway only: somebody's rights or logins changed), ``resync``.
+        topic: ``agent``, ``enrolment``, ``session``, ``recording``, ``mapping``, ``event`` (served
+            to people), ``user`` (inside the gateway only: somebody's rights or logins changed),
+            ``resync``.
         data: JSON-able; names the thing by ``id`` and, where there is one, its machine by
             ``agent_id`` and its owner by ``user_id``, because visibility is decided on these.
     """

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TOPICS", "LiveVisibility"]
 
-TOPICS = frozenset({"agent", "enrolment", "session", "recording", "event", RESYNC})
+TOPICS = frozenset({"agent", "enrolment", "session", "recording", "mapping", "event", RESYNC})
 """What is ever served to people; ``user`` stays inside the gateway."""
 
 
@@ -57,7 +57,7 @@ class LiveVisibility:
             return message
         if message.topic == "event":
             return None
-        if message.topic in {"session", "recording"}:
+        if message.topic in {"session", "recording", "mapping"}:
             mine = message.data.get("user_id") == self._subject.user_id
             return message if mine else None
         return await self._agent(message)

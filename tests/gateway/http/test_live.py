@@ -144,6 +144,8 @@ async def test_who_hears_what(app: App) -> None:
         "my session": LiveMessage("session", {"id": "s", "user_id": bob.user_id}),
         "other session": LiveMessage("session", {"id": "s", "user_id": "x", "agent_id": mine}),
         "other recording": LiveMessage("recording", {"id": "r", "user_id": "x"}),
+        "my mapping": LiveMessage("mapping", {"id": "m", "user_id": bob.user_id}),
+        "other mapping": LiveMessage("mapping", {"id": "m", "user_id": "x", "agent_id": mine}),
         "resync": LiveMessage("resync", {}),
         "user": LiveMessage("user", {"user_id": bob.user_id}),
         "made up": LiveMessage("secret", {}),
@@ -158,7 +160,7 @@ async def test_who_hears_what(app: App) -> None:
     assert await heard(await _subject(app, "ada")) == everything
     auditor = Subject("x", "x", "auditor")
     assert await heard(auditor) == everything - {"enrolment"}
-    assert await heard(bob) == {"mine", "my session", "resync"}
+    assert await heard(bob) == {"mine", "my session", "my mapping", "resync"}
 
 
 async def test_a_machine_that_is_taken_away_is_gone_once(app: App) -> None:
