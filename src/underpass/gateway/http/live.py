@@ -40,7 +40,8 @@ QUEUE: Final = 256
     responses={
         200: {
             "description": "`event: <topic>` and `data: {json}`; topics `agent`, `enrolment`, "
-            "`session`, `recording`, `mapping`, `event`, `resync` (read everything again) and `end`.",
+            "`session`, `recording`, `mapping`, `event`, `resync` (read everything again) and "
+            "`end`.",
             "content": {"text/event-stream": {"schema": {"type": "string"}}},
         }
     },
