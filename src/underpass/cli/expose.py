@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import quote, urlsplit
@@ -82,50 +82,42 @@ def expose() -> None:
     """
 
 
-@app.command("tcp")
-def tcp(
-    ctx: typer.Context,
-    target: Target,
-    machine: Machine = None,
-    port: Port = None,
-    bind: Bind = None,
-    name: Name = None,
-    bandwidth: Bandwidth = None,
-    connections: Connections = None,
-    allow: Allow = None,
-    deny: Deny = None,
-    keep: Keep = False,
-) -> None:
-    """A TCP port. Without --on: of the machine this is typed on, whose agent must be enrolled."""
-    body = asked(
-        protocol="tcp", name=name, bandwidth=bandwidth, connections=connections,
-        source=source_of(port, None, bind, None), **target_of("tcp", target),
-        options={"allow_ips": allow, "deny_ips": deny},
-    )  # fmt: skip
-    _run(ctx, body, machine, keep)
+def _port_command(protocol: str, about: str) -> Callable[..., None]:
+    """The command that exposes one port of *protocol*; *about* is its help."""
+
+    def command(
+        ctx: typer.Context,
+        target: Target,
+        machine: Machine = None,
+        port: Port = None,
+        bind: Bind = None,
+        name: Name = None,
+        bandwidth: Bandwidth = None,
+        connections: Connections = None,
+        allow: Allow = None,
+        deny: Deny = None,
+        keep: Keep = False,
+    ) -> None:
+        body = asked(
+            protocol=protocol, name=name, bandwidth=bandwidth, connections=connections,
+            source=source_of(port, None, bind, None), **target_of(protocol, target),
+            options={"allow_ips": allow, "deny_ips": deny},
+        )  # fmt: skip
+        _run(ctx, body, machine, keep)
+
+    command.__doc__ = about
+    return command
 
 
-@app.command("udp")
-def udp(
-    ctx: typer.Context,
-    target: Target,
-    machine: Machine = None,
-    port: Port = None,
-    bind: Bind = None,
-    name: Name = None,
-    bandwidth: Bandwidth = None,
-    connections: Connections = None,
-    allow: Allow = None,
-    deny: Deny = None,
-    keep: Keep = False,
-) -> None:
-    """A UDP port; --connections counts flows, one for each address that sends."""
-    body = asked(
-        protocol="udp", name=name, bandwidth=bandwidth, connections=connections,
-        source=source_of(port, None, bind, None), **target_of("udp", target),
-        options={"allow_ips": allow, "deny_ips": deny},
-    )  # fmt: skip
-    _run(ctx, body, machine, keep)
+app.command("tcp")(
+    _port_command(
+        "tcp",
+        "A TCP port. Without --on: of the machine this is typed on, whose agent must be enrolled.",
+    )
+)
+app.command("udp")(
+    _port_command("udp", "A UDP port; --connections counts flows, one for each address that sends.")
+)
 
 
 @app.command("socks")
