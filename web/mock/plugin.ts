@@ -6,6 +6,7 @@ import type { Plugin } from "vite";
 import { WebSocketServer } from "ws";
 import * as data from "./data.ts";
 import { serveTerminal } from "./terminal.ts";
+import * as tunnels from "./tunnels.ts";
 
 const page = (items: unknown[], query: URLSearchParams) => {
   const size = Number(query.get("page_size") ?? 50);
@@ -78,6 +79,17 @@ function answer(method: string, path: string, query: URLSearchParams): unknown {
       : undefined;
     return page(
       data.recordings.map((one) => ({ ...one, hits })),
+      query,
+    );
+  }
+  if (noun === "mappings") {
+    if (verb === "stats") return tunnels.stats(id ?? "");
+    const known = tunnels.mappings();
+    if (id) return known.find((one) => one.id === id);
+    if (method === "POST") return known[0];
+    const [q = "", status] = [query.get("q") ?? "", query.get("status")];
+    return page(
+      known.filter((one) => one.name.includes(q) && (!status || one.status === status)),
       query,
     );
   }

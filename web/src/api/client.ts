@@ -30,6 +30,8 @@ export class ApiError extends Error {
     message: string,
     readonly hint?: string,
     readonly retryAfter?: number,
+    /** What of the request was wrong, by its name in the API: `limits.bandwidth`. */
+    readonly field?: string,
   ) {
     super(message);
     this.name = "ApiError";
@@ -89,6 +91,7 @@ function failure(response: Response, body: unknown): ApiError {
       : translate("error.status", { status: String(response.status) }),
     typeof known.hint === "string" ? known.hint : undefined,
     retryAfter,
+    typeof known.field === "string" ? known.field : undefined,
   );
 }
 

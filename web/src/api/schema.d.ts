@@ -480,6 +480,81 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/mappings": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List mappings
+         * @description Your own; everybody's, for admins and auditors. ``q`` looks into name, target and id.
+         */
+        get: operations["mappings_index"];
+        put?: never;
+        /**
+         * Make a mapping
+         * @description Open an entry point of the caller's own, to a machine they may forward to.
+         *
+         *     The port is the mapping's until it is deleted, disabled or not. A bandwidth of no burst lets
+         *     half a second's worth pass at once.
+         */
+        post: operations["mappings_create"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/mappings/{mapping_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Read a mapping
+         * @description One mapping; unknown ones and other people's get the same 404.
+         */
+        get: operations["mappings_read"];
+        put?: never;
+        post?: never;
+        /**
+         * Delete a mapping
+         * @description End a mapping with its connections; its port is free for others.
+         */
+        delete: operations["mappings_delete"];
+        options?: never;
+        head?: never;
+        /**
+         * Change a mapping
+         * @description Change what is named. Open connections stay, unless source or status change.
+         */
+        patch: operations["mappings_change"];
+        trace?: never;
+    };
+    "/api/v1/mappings/{mapping_id}/stats": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * What goes through a mapping
+         * @description Totals up to this moment, and the rates of the last seconds.
+         */
+        get: operations["mappings_stats"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/recordings": {
         parameters: {
             query?: never;
@@ -1197,6 +1272,38 @@ export interface components {
              */
             success: true;
         };
+        /** Envelope[MappingBody] */
+        Envelope_MappingBody_: {
+            /**
+             * Code
+             * @default 0
+             * @constant
+             */
+            code: 0;
+            data: components["schemas"]["MappingBody"];
+            /**
+             * Success
+             * @default true
+             * @constant
+             */
+            success: true;
+        };
+        /** Envelope[MappingLiveStats] */
+        Envelope_MappingLiveStats_: {
+            /**
+             * Code
+             * @default 0
+             * @constant
+             */
+            code: 0;
+            data: components["schemas"]["MappingLiveStats"];
+            /**
+             * Success
+             * @default true
+             * @constant
+             */
+            success: true;
+        };
         /** Envelope[MeBody] */
         Envelope_MeBody_: {
             /**
@@ -1318,6 +1425,22 @@ export interface components {
              */
             code: 0;
             data: components["schemas"]["Page_JoinTokenBody_"];
+            /**
+             * Success
+             * @default true
+             * @constant
+             */
+            success: true;
+        };
+        /** Envelope[Page[MappingBody]] */
+        Envelope_Page_MappingBody__: {
+            /**
+             * Code
+             * @default 0
+             * @constant
+             */
+            code: 0;
+            data: components["schemas"]["Page_MappingBody_"];
             /**
              * Success
              * @default true
@@ -1522,6 +1645,40 @@ export interface components {
             status: string;
         };
         /**
+         * HealthBody
+         * @description How the targets of a group are tried.
+         */
+        HealthBody: {
+            /**
+             * Fall
+             * @default 3
+             */
+            fall: number;
+            /**
+             * Interval
+             * @default 10
+             */
+            interval: number;
+            /**
+             * Path
+             * @default /
+             */
+            path: string;
+            /**
+             * Rise
+             * @default 2
+             */
+            rise: number;
+            /**
+             * Type
+             * @default tcp
+             * @enum {string}
+             */
+            type: "tcp" | "http";
+        } & {
+            [key: string]: unknown;
+        };
+        /**
          * HeartbeatAnswer
          * @description The heartbeat counted.
          */
@@ -1686,6 +1843,41 @@ export interface components {
             time: number;
         };
         /**
+         * LimitsBody
+         * @description What a mapping may use; null: no limit.
+         */
+        LimitsBody: {
+            /**
+             * Bandwidth
+             * @description Bytes a second, each way.
+             */
+            bandwidth?: number | null;
+            /**
+             * Burst
+             * @description Bytes that may pass at once.
+             */
+            burst?: number | null;
+            /**
+             * Connections
+             * @description Open at a time.
+             */
+            connections?: number | null;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * LoginAsked
+         * @description What SOCKS5 clients must give.
+         */
+        LoginAsked: {
+            /** Password */
+            password?: string | null;
+            /** Username */
+            username?: string | null;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
          * LoginBody
          * @description A login: for scripts as a bearer token, for browsers also as a cookie.
          */
@@ -1708,6 +1900,280 @@ export interface components {
              */
             token_type: "bearer";
             user: components["schemas"]["UserBody"];
+        };
+        /**
+         * MappingAsked
+         * @description A new mapping; `unix` needs `target_path`, `tcp` and `udp` need `target_port`.
+         * @example {
+         *       "limits": {
+         *         "bandwidth": 1048576,
+         *         "connections": 20
+         *       },
+         *       "name": "web-1-ssh",
+         *       "options": {
+         *         "allow_ips": [
+         *           "192.0.2.0/24"
+         *         ],
+         *         "proxy_protocol": "v2"
+         *       },
+         *       "protocol": "tcp",
+         *       "source": {
+         *         "port": 0
+         *       },
+         *       "target_client_id": "0b9c7f1e-5d1a-4a53-8f0e-3c1f2a7d9e44",
+         *       "target_host": "127.0.0.1",
+         *       "target_port": 22
+         *     }
+         */
+        MappingAsked: {
+            /** Balance */
+            balance?: ("round_robin" | "least_connections") | null;
+            /**
+             * Group
+             * @description One's mappings of a group share a port.
+             */
+            group?: string | null;
+            health?: components["schemas"]["HealthBody"] | null;
+            limits?: components["schemas"]["LimitsBody"] | null;
+            /**
+             * Name
+             * @description Unique among one's own.
+             */
+            name?: string | null;
+            options?: components["schemas"]["OptionsAsked"] | null;
+            /**
+             * Protocol
+             * @enum {string}
+             */
+            protocol: "tcp" | "udp" | "socks5" | "unix";
+            source?: components["schemas"]["SourceAsked"] | null;
+            /**
+             * Status
+             * @description `active` or `disabled`.
+             */
+            status?: ("active" | "disabled" | "error") | null;
+            /** Target Client Id */
+            target_client_id: string;
+            /**
+             * Target Host
+             * @description As the machine sees it; 127.0.0.1.
+             */
+            target_host?: string | null;
+            /**
+             * Target Path
+             * @description The socket of a `unix` mapping.
+             */
+            target_path?: string | null;
+            /** Target Port */
+            target_port?: number | null;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * MappingBody
+         * @description A mapping: what comes in at its source goes to its target (specs 4 and 7).
+         * @example {
+         *       "balance": "round_robin",
+         *       "created_at": "2026-01-01T00:00:00.000Z",
+         *       "id": "6f1c2a9e-0b7d-4c55-9d63-2f0a5b9e7c11",
+         *       "limits": {
+         *         "bandwidth": 1048576,
+         *         "connections": 20
+         *       },
+         *       "name": "web-1-ssh",
+         *       "options": {
+         *         "accept_proxy_protocol": false,
+         *         "allow_ips": [
+         *           "192.0.2.0/24"
+         *         ],
+         *         "carrier": "auto",
+         *         "compression": "none",
+         *         "deny_ips": [],
+         *         "e2e": false,
+         *         "proxy_protocol": "v2"
+         *       },
+         *       "protocol": "tcp",
+         *       "public_port": 20017,
+         *       "public_url": "tcp://gw.example.org:20017",
+         *       "source": {
+         *         "port": 20017
+         *       },
+         *       "stats": {
+         *         "active": 1,
+         *         "bytes_received": 1290331,
+         *         "bytes_sent": 48211,
+         *         "last_active_at": "2026-01-02T03:04:05.678Z",
+         *         "total_connections": 12
+         *       },
+         *       "status": "active",
+         *       "target_client_id": "0b9c7f1e-5d1a-4a53-8f0e-3c1f2a7d9e44",
+         *       "target_host": "127.0.0.1",
+         *       "target_port": 22,
+         *       "updated_at": "2026-01-01T00:00:00.000Z",
+         *       "user_id": "b4d1f6a0-77a4-4a51-8a3e-0c5f1d2e3b66",
+         *       "version": 1
+         *     }
+         */
+        MappingBody: {
+            /**
+             * Balance
+             * @enum {string}
+             */
+            balance: "round_robin" | "least_connections";
+            /** Created At */
+            created_at: string;
+            /** Error */
+            error: string | null;
+            /** Group */
+            group: string | null;
+            health: components["schemas"]["HealthBody"] | null;
+            /** Id */
+            id: string;
+            limits: components["schemas"]["LimitsBody"];
+            /** Name */
+            name: string;
+            options: components["schemas"]["OptionsBody"];
+            /**
+             * Protocol
+             * @enum {string}
+             */
+            protocol: "tcp" | "udp" | "socks5" | "unix";
+            /** Public Port */
+            public_port: number | null;
+            /** Public Url */
+            public_url: string | null;
+            source: components["schemas"]["SourceBody"];
+            stats: components["schemas"]["MappingStats"];
+            /**
+             * Status
+             * @enum {string}
+             */
+            status: "active" | "disabled" | "error";
+            /** Target Client Id */
+            target_client_id: string;
+            /** Target Host */
+            target_host: string | null;
+            /** Target Path */
+            target_path: string | null;
+            /** Target Port */
+            target_port: number | null;
+            /** Updated At */
+            updated_at: string;
+            /** User Id */
+            user_id: string;
+            /** Version */
+            version: number;
+        };
+        /**
+         * MappingLiveStats
+         * @description The same, with what goes through right now.
+         * @example {
+         *       "active": 1,
+         *       "bytes_received": 1290331,
+         *       "bytes_sent": 48211,
+         *       "dropped": 0,
+         *       "last_active_at": "2026-01-02T03:04:05.678Z",
+         *       "received_rate": 20480.5,
+         *       "sent_rate": 512,
+         *       "total_connections": 12
+         *     }
+         */
+        MappingLiveStats: {
+            /** Active */
+            active: number;
+            /** Bytes Received */
+            bytes_received: number;
+            /** Bytes Sent */
+            bytes_sent: number;
+            /**
+             * Dropped
+             * @description Datagrams that found no room.
+             */
+            dropped: number;
+            /** Last Active At */
+            last_active_at: string | null;
+            /**
+             * Received Rate
+             * @description Bytes a second.
+             */
+            received_rate: number;
+            /**
+             * Sent Rate
+             * @description Bytes a second.
+             */
+            sent_rate: number;
+            /** Total Connections */
+            total_connections: number;
+        };
+        /**
+         * MappingPatch
+         * @description Only what is given changes; inside `limits` and `options`, too.
+         * @example {
+         *       "status": "disabled"
+         *     }
+         * @example {
+         *       "limits": {
+         *         "bandwidth": 65536
+         *       }
+         *     }
+         */
+        MappingPatch: {
+            /** Balance */
+            balance?: ("round_robin" | "least_connections") | null;
+            /**
+             * Group
+             * @description One's mappings of a group share a port.
+             */
+            group?: string | null;
+            health?: components["schemas"]["HealthBody"] | null;
+            limits?: components["schemas"]["LimitsBody"] | null;
+            /**
+             * Name
+             * @description Unique among one's own.
+             */
+            name?: string | null;
+            options?: components["schemas"]["OptionsAsked"] | null;
+            source?: components["schemas"]["SourceAsked"] | null;
+            /**
+             * Status
+             * @description `active` or `disabled`.
+             */
+            status?: ("active" | "disabled" | "error") | null;
+            /**
+             * Target Client Id
+             * @description The machine's id.
+             */
+            target_client_id?: string | null;
+            /**
+             * Target Host
+             * @description As the machine sees it; 127.0.0.1.
+             */
+            target_host?: string | null;
+            /**
+             * Target Path
+             * @description The socket of a `unix` mapping.
+             */
+            target_path?: string | null;
+            /** Target Port */
+            target_port?: number | null;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * MappingStats
+         * @description What went through; *sent* is towards the target, *received* is back from it.
+         */
+        MappingStats: {
+            /** Active */
+            active: number;
+            /** Bytes Received */
+            bytes_received: number;
+            /** Bytes Sent */
+            bytes_sent: number;
+            /** Last Active At */
+            last_active_at: string | null;
+            /** Total Connections */
+            total_connections: number;
         };
         /** MarkerBody */
         MarkerBody: {
@@ -1761,6 +2227,87 @@ export interface components {
          * @description The ``data`` of an answer that has nothing to say beyond success.
          */
         Nothing: Record<string, never>;
+        /**
+         * OptionsAsked
+         * @description How connections are treated; null brings a default back.
+         */
+        OptionsAsked: {
+            /**
+             * Accept Proxy Protocol
+             * @description From the gateway's trusted proxies.
+             */
+            accept_proxy_protocol?: boolean | null;
+            /**
+             * Allow Ips
+             * @description Networks that may connect.
+             */
+            allow_ips?: string[] | null;
+            /** @description SOCKS5: both in one. */
+            basic_auth?: components["schemas"]["LoginAsked"] | null;
+            /** Carrier */
+            carrier?: ("auto" | "mux" | "dedicated") | null;
+            /** Compression */
+            compression?: ("none" | "zstd" | "lz4" | "gzip" | "adaptive") | null;
+            /**
+             * Deny Ips
+             * @description Networks that may not; wins.
+             */
+            deny_ips?: string[] | null;
+            /**
+             * E2E
+             * @description Needs `source.client_id`.
+             */
+            e2e?: boolean | null;
+            /**
+             * Idle Timeout
+             * @description Seconds without a byte.
+             */
+            idle_timeout?: number | null;
+            /**
+             * Password
+             * @description SOCKS5; never shown again.
+             */
+            password?: string | null;
+            /** Proxy Protocol */
+            proxy_protocol?: ("v1" | "v2") | null;
+            /**
+             * Username
+             * @description SOCKS5.
+             */
+            username?: string | null;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * OptionsBody
+         * @description How connections are treated; passwords are never shown.
+         */
+        OptionsBody: {
+            /** Accept Proxy Protocol */
+            accept_proxy_protocol: boolean;
+            /** Allow Ips */
+            allow_ips: string[];
+            /**
+             * Carrier
+             * @enum {string}
+             */
+            carrier: "auto" | "mux" | "dedicated";
+            /**
+             * Compression
+             * @enum {string}
+             */
+            compression: "none" | "zstd" | "lz4" | "gzip" | "adaptive";
+            /** Deny Ips */
+            deny_ips: string[];
+            /** E2E */
+            e2e: boolean;
+            /** Idle Timeout */
+            idle_timeout: number | null;
+            /** Proxy Protocol */
+            proxy_protocol: ("v1" | "v2") | null;
+            /** Username */
+            username: string | null;
+        };
         /** Page[ApiKeyBody] */
         Page_ApiKeyBody_: {
             /** Items */
@@ -1809,6 +2356,17 @@ export interface components {
         Page_JoinTokenBody_: {
             /** Items */
             items: components["schemas"]["JoinTokenBody"][];
+            /** Page */
+            page: number;
+            /** Page Size */
+            page_size: number;
+            /** Total */
+            total: number;
+        };
+        /** Page[MappingBody] */
+        Page_MappingBody_: {
+            /** Items */
+            items: components["schemas"]["MappingBody"][];
             /** Page */
             page: number;
             /** Page Size */
@@ -1973,6 +2531,48 @@ export interface components {
         SharingBody: {
             /** Join */
             join: boolean;
+        };
+        /**
+         * SourceAsked
+         * @description Where traffic comes in; without anything: any free port of the gateway.
+         */
+        SourceAsked: {
+            /**
+             * Bind
+             * @description The IP address to listen on.
+             */
+            bind?: string | null;
+            /**
+             * Client Id
+             * @description A machine that listens, not the gateway.
+             */
+            client_id?: string | null;
+            /**
+             * Port
+             * @description 0: any, and the answer says which.
+             */
+            port?: number | null;
+            /**
+             * Port Range
+             * @description `7000-7010`: each port goes to the target port as far behind the first.
+             */
+            port_range?: string | null;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * SourceBody
+         * @description Where traffic comes in: the port in use, or a range of them.
+         */
+        SourceBody: {
+            /** Bind */
+            bind?: string | null;
+            /** Client Id */
+            client_id?: string | null;
+            /** Port */
+            port?: number | null;
+            /** Port Range */
+            port_range?: string | null;
         };
         /**
          * TerminateBody
@@ -4249,7 +4849,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description `event: <topic>` and `data: {json}`; topics `agent`, `enrolment`, `session`, `recording`, `event`, `resync` (read everything again) and `end`. */
+            /** @description `event: <topic>` and `data: {json}`; topics `agent`, `enrolment`, `session`, `recording`, `mapping`, `event`, `resync` (read everything again) and `end`. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -4301,6 +4901,531 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Too often or too many; see Retry-After. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    mappings_index: {
+        parameters: {
+            query?: {
+                protocol?: ("tcp" | "udp" | "socks5" | "unix") | null;
+                status?: ("active" | "disabled" | "error") | null;
+                /** @description That it leads to, or that listens. */
+                client_id?: string | null;
+                user_id?: string | null;
+                group?: string | null;
+                page?: number;
+                page_size?: number;
+                sort?: string | null;
+                q?: string | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope_Page_MappingBody__"];
+                };
+            };
+            /** @description The input is malformed; the message names the field. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Nobody, or nobody we know, is asking. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Known, but not allowed. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description It does not exist, or not for the asker. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The thing's state does not allow this. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+            /** @description Too often or too many; see Retry-After. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    mappings_create: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["MappingAsked"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope_MappingBody_"];
+                };
+            };
+            /** @description The input is malformed; the message names the field. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Nobody, or nobody we know, is asking. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Known, but not allowed. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description It does not exist, or not for the asker. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The thing's state does not allow this. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+            /** @description Too often or too many; see Retry-After. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    mappings_read: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                mapping_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope_MappingBody_"];
+                };
+            };
+            /** @description The input is malformed; the message names the field. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Nobody, or nobody we know, is asking. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Known, but not allowed. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description It does not exist, or not for the asker. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The thing's state does not allow this. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+            /** @description Too often or too many; see Retry-After. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    mappings_delete: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                mapping_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope_Nothing_"];
+                };
+            };
+            /** @description The input is malformed; the message names the field. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Nobody, or nobody we know, is asking. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Known, but not allowed. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description It does not exist, or not for the asker. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The thing's state does not allow this. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+            /** @description Too often or too many; see Retry-After. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    mappings_change: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                mapping_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["MappingPatch"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope_MappingBody_"];
+                };
+            };
+            /** @description The input is malformed; the message names the field. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Nobody, or nobody we know, is asking. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Known, but not allowed. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description It does not exist, or not for the asker. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The thing's state does not allow this. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+            /** @description Too often or too many; see Retry-After. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    mappings_stats: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                mapping_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope_MappingLiveStats_"];
+                };
+            };
+            /** @description The input is malformed; the message names the field. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Nobody, or nobody we know, is asking. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Known, but not allowed. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description It does not exist, or not for the asker. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The thing's state does not allow this. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
                 };
             };
             /** @description Too often or too many; see Retry-After. */

@@ -165,3 +165,61 @@ export interface TerminalTicket {
   token: string;
   expires_in: number;
 }
+
+export type MappingProtocol = "tcp" | "udp" | "socks5" | "unix";
+export type MappingStatus = "active" | "disabled" | "error";
+
+export interface MappingOptions {
+  proxy_protocol: "v1" | "v2" | null;
+  accept_proxy_protocol: boolean;
+  allow_ips: string[];
+  deny_ips: string[];
+  compression: "none" | "zstd" | "lz4" | "gzip" | "adaptive";
+  e2e: boolean;
+  carrier: "auto" | "mux" | "dedicated";
+  username: string | null;
+  idle_timeout: number | null;
+}
+
+/** Sent is towards the target, received is back from it. */
+export interface MappingStats {
+  total_connections: number;
+  active: number;
+  bytes_sent: number;
+  bytes_received: number;
+  last_active_at: string | null;
+}
+
+export interface MappingLiveStats extends MappingStats {
+  sent_rate: number;
+  received_rate: number;
+  dropped: number;
+}
+
+export interface Mapping {
+  id: string;
+  name: string;
+  user_id: string;
+  protocol: MappingProtocol;
+  source: {
+    port?: number | null;
+    port_range?: string | null;
+    client_id?: string | null;
+    bind?: string | null;
+  };
+  target_client_id: string;
+  target_host: string | null;
+  target_port: number | null;
+  target_path: string | null;
+  status: MappingStatus;
+  error: string | null;
+  limits: { bandwidth: number | null; connections: number | null; burst: number | null };
+  options: MappingOptions;
+  group: string | null;
+  public_port: number | null;
+  public_url: string | null;
+  version: number;
+  stats: MappingStats;
+  created_at: string;
+  updated_at: string;
+}

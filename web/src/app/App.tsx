@@ -22,7 +22,9 @@ import { SignInPage } from "./SignInPage";
 import { colorSchemeManager, cssVariables, theme } from "./theme";
 
 const MachinePage = lazy(() => import("../machines/MachinePage"));
+const MappingPage = lazy(() => import("../tunnels/MappingPage"));
 const RecordingPage = lazy(() => import("../recordings/RecordingPage"));
+const TunnelsPage = lazy(() => import("../tunnels/TunnelsPage"));
 
 const queries = new QueryClient({
   defaultOptions: {
@@ -65,6 +67,8 @@ export function App() {
                 <Route path="/sessions" element={<SessionsPage />} />
                 <Route path="/recordings" element={<RecordingsPage />} />
                 <Route path="/recordings/:id" element={<RecordingPage />} />
+                <Route path="/tunnels" element={<TunnelsPage />} />
+                <Route path="/tunnels/:id" element={<MappingPage />} />
                 <Route path="/audit" element={<AuditPage />} />
                 <Route path="/settings" element={<SettingsPage />} />
                 <Route path="*" element={<NotFoundPage />} />

@@ -1,17 +1,24 @@
-// Ctrl-K: any machine (opens a terminal, or its page) and any page, by a few letters.
+// Ctrl-K: any machine (opens a terminal, or its page), any tunnel and any page, by a few letters.
 
 import {
   Spotlight,
   type SpotlightActionData,
   type SpotlightActionGroupData,
 } from "@mantine/spotlight";
-import { IconDeviceDesktop, IconSearch, IconTerminal2 } from "@tabler/icons-react";
-import { useMemo } from "react";
+import {
+  IconArrowsExchange,
+  IconDeviceDesktop,
+  IconSearch,
+  IconTerminal2,
+} from "@tabler/icons-react";
+import { useMemo, useState } from "react";
 import { useNavigate } from "react-router";
 import { useT } from "../i18n";
 import { canOpenTerminal } from "../machines/machine";
 import { useMachines } from "../machines/queries";
 import { useOpenTerminal } from "../terminal/useOpenTerminal";
+import { publicAddress } from "../tunnels/mapping";
+import { useMappings } from "../tunnels/queries";
 import { useAccount } from "./account";
 import { pagesFor } from "./nav";
 
@@ -21,6 +28,9 @@ export function Palette() {
   const openTerminal = useOpenTerminal();
   const user = useAccount();
   const { data: machines } = useMachines();
+  // Asked for when the palette is first opened, so that no page waits for them.
+  const [opened, setOpened] = useState(false);
+  const { data: mappings } = useMappings({ page_size: 200 }, { on: opened });
 
   const actions = useMemo<SpotlightActionGroupData[]>(() => {
     const terminals: SpotlightActionData[] = [];
@@ -60,8 +70,18 @@ export function Palette() {
       },
       { group: t("palette.terminals"), actions: terminals },
       { group: t("palette.machines"), actions: pages },
+      {
+        group: t("palette.tunnels"),
+        actions: (mappings?.items ?? []).map((mapping) => ({
+          id: `mapping-${mapping.id}`,
+          label: mapping.name,
+          description: publicAddress(mapping) ?? undefined,
+          leftSection: <IconArrowsExchange size={17} />,
+          onClick: () => navigate(`/tunnels/${mapping.id}`),
+        })),
+      },
     ];
-  }, [machines, navigate, openTerminal, t, user.role]);
+  }, [machines, mappings, navigate, openTerminal, t, user.role]);
 
   return (
     <Spotlight
@@ -69,6 +89,7 @@ export function Palette() {
       nothingFound={t("palette.nothing")}
       overlayProps={{ blur: 1, backgroundOpacity: 0.35 }}
       limit={12}
+      onSpotlightOpen={() => setOpened(true)}
       shortcut="mod + K"
       // A dialog's name, for those who hear it.
       title={t("palette.open")}

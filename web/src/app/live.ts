@@ -10,6 +10,7 @@ const TOPICS: Record<string, readonly string[]> = {
   enrolment: ["enrolments", "machines"],
   session: ["sessions", "machines", "machine"],
   recording: ["recordings"],
+  mapping: ["mappings", "mapping"],
   event: ["events"],
 };
 

@@ -1,6 +1,7 @@
 // The pages of the console, in the order of the navigation; the command palette lists the same.
 
 import {
+  IconArrowsExchange,
   IconDeviceDesktop,
   IconHome,
   IconList,
@@ -25,6 +26,7 @@ export const PAGES: readonly PageEntry[] = [
   { path: "/terminal", label: "nav.terminal", icon: IconTerminal2 },
   { path: "/sessions", label: "nav.sessions", icon: IconList },
   { path: "/recordings", label: "nav.recordings", icon: IconPlayerPlay },
+  { path: "/tunnels", label: "nav.tunnels", icon: IconArrowsExchange },
   { path: "/audit", label: "nav.audit", icon: IconShieldCheck, roles: ["admin", "auditor"] },
   { path: "/settings", label: "nav.settings", icon: IconSettings },
 ];

@@ -1,8 +1,8 @@
 // What a machine is made of, as its agent reported it, and who vouches for it (its key).
 
-import { Paper, Table, Text, Title } from "@mantine/core";
-import type { ReactNode } from "react";
+import { Paper, Text, Title } from "@mantine/core";
 import type { Machine } from "../api/types";
+import { type Fact, Facts } from "../app/Facts";
 import { ago, bytes, duration, moment, shortFingerprint } from "../app/format";
 import { useT } from "../i18n";
 import { Meter } from "./Meter";
@@ -10,7 +10,7 @@ import { Meter } from "./Meter";
 export function MachineFacts({ machine }: { machine: Machine }) {
   const t = useT();
   const { static_info: facts, dynamic_info: load } = machine;
-  const rows: [string, ReactNode][] = [
+  const rows: Fact[] = [
     [t("facts.os"), [facts.os, facts.os_version].filter(Boolean).join(" ") || "–"],
     [t("facts.kernel"), [facts.kernel, facts.arch].filter(Boolean).join(" · ") || "–"],
     [
@@ -54,22 +54,7 @@ export function MachineFacts({ machine }: { machine: Machine }) {
       <Title order={2} mb="xs">
         {t("facts.title")}
       </Title>
-      <Table
-        variant="vertical"
-        verticalSpacing={5}
-        horizontalSpacing={0}
-        withRowBorders={false}
-        className="facts"
-      >
-        <Table.Tbody>
-          {rows.map(([name, value]) => (
-            <Table.Tr key={name}>
-              <Table.Th scope="row">{name}</Table.Th>
-              <Table.Td>{value}</Table.Td>
-            </Table.Tr>
-          ))}
-        </Table.Tbody>
-      </Table>
+      <Facts rows={rows} />
       {!!load.disks?.length && (
         <>
           <Title order={3} mt="sm" mb={4}>

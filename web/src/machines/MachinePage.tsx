@@ -11,6 +11,7 @@ import { EventList } from "../audit/EventList";
 import { useT } from "../i18n";
 import { SessionList } from "../sessions/SessionList";
 import { useOpenTerminal } from "../terminal/useOpenTerminal";
+import { MachineTunnels } from "../tunnels/MachineTunnels";
 import { EditMachine } from "./EditMachine";
 import { Labels } from "./Labels";
 import { MachineCharts } from "./MachineCharts";
@@ -75,6 +76,9 @@ export default function MachinePage() {
         </Grid.Col>
         <Grid.Col span={{ base: 12, lg: 5 }}>
           <MachineFacts machine={machine} />
+        </Grid.Col>
+        <Grid.Col span={12}>
+          <MachineTunnels machine={machine} />
         </Grid.Col>
         <Grid.Col span={{ base: 12, lg: role === "user" ? 12 : 7 }}>
           <Paper p="md">
