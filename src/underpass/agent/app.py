@@ -14,6 +14,7 @@ from underpass.agent.corrected_clock import CorrectedClock
 from underpass.agent.enrolment import EnrolmentRefused, enrol
 from underpass.agent.facts import Facts
 from underpass.agent.heartbeat import Heartbeat, MachineUnknown
+from underpass.agent.layers import Identity
 from underpass.agent.link_keeper import LinkKeeper
 from underpass.agent.openers import dispatch
 from underpass.agent.openers.exec import exec_opener
@@ -130,7 +131,9 @@ class Agent:
             clock=clock,
         )
         self._resumables = Resumables(clock=clock)
-        self._open = dispatch(_openers(self.policy, self._host, self._resumables))
+        self._open = dispatch(
+            _openers(self.policy, self._host, self._resumables, Identity(self._state.private_key))
+        )
         self._keeper: LinkKeeper | None = None
         self._carriers = Carriers()
         self._forgotten = False
@@ -289,11 +292,13 @@ class Agent:
             ready()
 
 
-def _openers(policy: Policy, host: TerminalHost, resumables: Resumables) -> dict[str, Any]:
+def _openers(
+    policy: Policy, host: TerminalHost, resumables: Resumables, identity: Identity
+) -> dict[str, Any]:
     return {
-        "tcp": resumables.wrap(tcp_opener(policy)),
-        "udp": udp_opener(policy),
-        "unix": resumables.wrap(unix_opener(policy)),
+        "tcp": resumables.wrap(tcp_opener(policy, identity=identity)),
+        "udp": udp_opener(policy, identity=identity),
+        "unix": resumables.wrap(unix_opener(policy, identity=identity)),
         "pty": pty_opener(host),
         "exec": exec_opener(
             policy.login_allowed("exec"), default_login=policy.default_login("exec")

@@ -14,7 +14,7 @@ from underpass.links.layers import Layers
 from underpass.links.link import Opening
 from underpass.links.stream import Stream
 
-__all__ = ["Identity", "NoIdentity", "accept_layers"]
+__all__ = ["Identity", "NoIdentity", "accept_layers", "check_layers"]
 
 
 class NoIdentity(UnderpassError):
@@ -47,6 +47,19 @@ class Identity:
             return self._key
 
 
+def check_layers(opening: Opening, identity: Identity | None) -> Layers:
+    """The layers *opening* asks for; look before anything is connected.
+
+    Raises:
+        InvalidRequest: code ``invalid_layers``.
+        NoIdentity: it is to be encrypted, and there is no *identity*.
+    """
+    layers = Layers.from_meta(opening.meta)
+    if layers.e2e and identity is None:
+        raise NoIdentity("This agent has no key that end-to-end encryption could rest on.")
+    return layers
+
+
 async def accept_layers(opening: Opening, identity: Identity | None) -> Stream:
     """Accept *opening* and put its layers on: what openers call instead of ``opening.accept()``.
 
@@ -58,11 +71,9 @@ async def accept_layers(opening: Opening, identity: Identity | None) -> Stream:
         NoIdentity, StateError: the same.
         SealingError, StreamReset, Unavailable: the handshake failed; the stream is aborted.
     """
-    layers = Layers.from_meta(opening.meta)
-    if not layers.e2e:
+    layers = check_layers(opening, identity)
+    if not layers.e2e or identity is None:
         return compressed(opening.accept(), layers.compression)
-    if identity is None:
-        raise NoIdentity("This agent has no key that end-to-end encryption could rest on.")
     key = await identity.private_key()
     stream = await seal_as_agent(opening.accept(), key, target=opening.target)
     return compressed(stream, layers.compression)

@@ -112,7 +112,7 @@ class TestTcp:
         server.close()
         await agent.close()
 
-    @pytest.mark.parametrize("layers", [{"compression": "rot13"}, {"e2e": True}, [], {"new": 1}])
+    @pytest.mark.parametrize("layers", [{"compression": "rot13"}, [], {"new": 1}])
     async def test_layers_nobody_knows_are_refused(
         self, links: tuple[Link, Link], layers: Any
     ) -> None:
@@ -122,6 +122,17 @@ class TestTcp:
             with pytest.raises(OpenRefused) as refused:
                 await node.open(target, {"layers": layers})
             assert refused.value.code == "invalid_layers"
+        await agent.close()
+
+    async def test_encryption_without_a_key_of_ours_is_refused(
+        self, links: tuple[Link, Link]
+    ) -> None:
+        agent, node = links
+        agent.on_open(dispatch({"tcp": tcp_opener(Policy()), "unix": unix_opener(Policy())}))
+        for target in ("tcp:127.0.0.1:1", "unix:/x"):
+            with pytest.raises(OpenRefused) as refused:
+                await node.open(target, {"layers": {"e2e": True}})
+            assert refused.value.code == "e2e_unavailable"
         await agent.close()
 
     async def test_the_address_decided_about_is_the_one_dialled(

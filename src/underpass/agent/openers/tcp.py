@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import structlog
 
+from underpass.agent.layers import Identity, accept_layers, check_layers
 from underpass.agent.openers import Opener
 from underpass.agent.openers.destinations import (
     Resolve,
@@ -18,10 +19,8 @@ from underpass.agent.openers.destinations import (
     parse_target,
     system_resolve,
 )
-from underpass.agent.openers.layered import accept_layered, wanted_layers
 from underpass.agent.policy import Policy
 from underpass.core.errors import InvalidRequest, Unavailable
-from underpass.links.layers import Layers
 from underpass.links.link import Opening
 from underpass.links.relay import relay
 from underpass.links.sockets import SocketStream, connect_tcp, connect_unix
@@ -44,6 +43,7 @@ def parse_tcp_target(target: str) -> tuple[str, int]:
 def tcp_opener(
     policy: Policy,
     *,
+    identity: Identity | None = None,
     resolve: Resolve = system_resolve,
     connect: Callable[..., Awaitable[SocketStream]] = connect_tcp,
     timeout: float = CONNECT_TIMEOUT,
@@ -53,6 +53,7 @@ def tcp_opener(
 
     Args:
         policy: decides about every address.
+        identity: proves who we are on streams encrypted end to end; None refuses those.
         resolve: where names become addresses.
         timeout: seconds for resolving and connecting together.
         max_streams: connections at a time at most.
@@ -61,7 +62,7 @@ def tcp_opener(
 
     async def open_tcp(opening: Opening) -> None:
         host, port = parse_tcp_target(opening.target)
-        layers = wanted_layers(opening)
+        check_layers(opening, identity)
         with count:
             try:
                 async with asyncio.timeout(timeout):
@@ -72,13 +73,17 @@ def tcp_opener(
                     f"{host}:{port} did not answer within {timeout:g} seconds.",
                     code="connect_timeout",
                 ) from None
-            await _serve(opening, layers, remote)
+            await _serve(opening, identity, remote)
 
     return open_tcp
 
 
 def unix_opener(
-    policy: Policy, *, timeout: float = CONNECT_TIMEOUT, max_streams: int = MAX_STREAMS
+    policy: Policy,
+    *,
+    identity: Identity | None = None,
+    timeout: float = CONNECT_TIMEOUT,
+    max_streams: int = MAX_STREAMS,
 ) -> Opener:
     """The opener for ``unix:path``; links in the path are resolved before the policy decides."""
     count = StreamCount(max_streams)
@@ -89,13 +94,13 @@ def unix_opener(
             raise InvalidRequest(
                 "The target must be unix: and an absolute path.", code="invalid_target"
             )
-        layers = wanted_layers(opening)
+        check_layers(opening, identity)
         real = await asyncio.to_thread(os.path.realpath, path)
         decision = policy.decide("unix", path=real)
         if not decision.allowed:
             raise forbidden(opening.target, decision)
         with count:
-            await _serve(opening, layers, await connect_unix(real, timeout))
+            await _serve(opening, identity, await connect_unix(real, timeout))
 
     return open_unix
 
@@ -118,9 +123,9 @@ async def _connect_first(
     raise Unavailable(shown, code=failure.code)
 
 
-async def _serve(opening: Opening, layers: Layers, remote: SocketStream) -> None:
+async def _serve(opening: Opening, identity: Identity | None, remote: SocketStream) -> None:
     try:
-        stream = accept_layered(opening, layers)
+        stream = await accept_layers(opening, identity)
     except BaseException:
         remote.abort()
         raise

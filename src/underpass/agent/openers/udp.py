@@ -13,6 +13,7 @@ from typing import Final
 
 import structlog
 
+from underpass.agent.layers import Identity, accept_layers, check_layers
 from underpass.agent.openers import Opener
 from underpass.agent.openers.destinations import (
     Resolve,
@@ -21,7 +22,6 @@ from underpass.agent.openers.destinations import (
     parse_target,
     system_resolve,
 )
-from underpass.agent.openers.layered import accept_layered, wanted_layers
 from underpass.agent.openers.udp_association import Association
 from underpass.agent.policy import Policy
 from underpass.core.errors import Unavailable, UnderpassError
@@ -43,6 +43,7 @@ MAX_FLOWS: Final = 8192
 def udp_opener(
     policy: Policy,
     *,
+    identity: Identity | None = None,
     resolve: Resolve = system_resolve,
     timeout: float = RESOLVE_TIMEOUT,
     max_flows: int = MAX_FLOWS,
@@ -51,6 +52,7 @@ def udp_opener(
 
     Args:
         policy: decides about every address.
+        identity: proves who we are on streams encrypted end to end; None refuses those.
         resolve: where names become addresses.
         timeout: seconds for resolving.
         max_flows: flows at a time at most.
@@ -58,12 +60,12 @@ def udp_opener(
     count = StreamCount(max_flows)
 
     async def open_udp(opening: Opening) -> None:
-        layers = wanted_layers(opening)
+        check_layers(opening, identity)
         with count:
             if opening.target == "udp":
                 association = Association(policy, resolve, timeout)
                 try:
-                    await association.run(accept_layered(opening, layers))
+                    await association.run(await accept_layers(opening, identity))
                 finally:
                     await association.close()
                 return
@@ -77,7 +79,7 @@ def udp_opener(
                 ) from None
             sock = _connected(addresses, host, port)
             try:
-                await _Flow(sock).run(accept_layered(opening, layers))
+                await _Flow(sock).run(await accept_layers(opening, identity))
             finally:
                 sock.close()
 
