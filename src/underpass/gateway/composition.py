@@ -32,6 +32,10 @@ from underpass.core.clock import Clock
 from underpass.core.settings import GatewaySettings, SettingsError
 from underpass.core.supervisor import Supervisor
 from underpass.gateway.client_streams import ClientStreams
+from underpass.gateway.entrypoints.admission import AddressRules, Places
+from underpass.gateway.entrypoints.entry_point import MAX_CONNECTIONS, MAX_FLOWS, Surroundings
+from underpass.gateway.entrypoints.permission import OwnerRights
+from underpass.gateway.entrypoints.refusals import Refusals
 from underpass.gateway.link_server import LinkServer
 from underpass.gateway.machines import connect_machines
 from underpass.gateway.registry import LinkRegistry
@@ -41,6 +45,7 @@ from underpass.gateway.services import Services
 from underpass.gateway.terminals.exec_audit import ExecAudit
 from underpass.gateway.terminals.recording_desk import RecordingDesk
 from underpass.gateway.terminals.service import Terminals
+from underpass.gateway.tunnels import Tunnels
 from underpass.store.db.database import Database
 from underpass.store.files.recordings import LocalRecordings
 from underpass.store.kv import MemoryStore
@@ -178,6 +183,22 @@ def _compose_mappings(services: Services) -> None:
         ),
         max_per_user=settings.max_mappings_per_user,
         default_bind=settings.host,
+    )
+    around = Surroundings(
+        router=services.router,
+        rights=OwnerRights(services.users, services.agents, services.clock, services.bus),
+        refusals=Refusals(services.events, services.clock, services.supervisor),
+        clock=services.clock,
+        connections=Places(MAX_CONNECTIONS),
+        flows=Places(MAX_FLOWS),
+        balancers=AddressRules(settings.trusted_proxies) if settings.trusted_proxies else None,
+    )
+    services.tunnels = services.mappings.entry_points = Tunnels(
+        services.mappings,
+        around,
+        bus=services.bus,
+        clock=services.clock,
+        own_address=settings.host,
     )
     orphans = MappingOrphans(services.database, services.bus, services.mappings.remove)
     services.supervisor.start(orphans.watch(), "mapping orphans")

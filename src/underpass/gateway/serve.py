@@ -152,6 +152,8 @@ class Gateway:
         stack.push_async_callback(front.stop, settings.drain_timeout)
         stack.push_async_callback(services.terminals.stop)  # tells browsers to come back
         services.port = front.port
+        stack.push_async_callback(services.tunnels.stop)
+        await services.tunnels.start()
         self.url = self._own_url(certificate is not None)
 
         start = services.supervisor.start

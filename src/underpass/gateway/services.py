@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from underpass.gateway.router import Router
     from underpass.gateway.secrets import GatewaySecrets
     from underpass.gateway.terminals.service import Terminals
+    from underpass.gateway.tunnels import Tunnels
     from underpass.store.db.database import Database
     from underpass.store.kv import KeyValueStore
 
@@ -80,6 +81,7 @@ class Services:
     sessions: Sessions = _UNSET
     recordings: Recordings = _UNSET
     mappings: Mappings = _UNSET
+    tunnels: Tunnels = _UNSET
 
     registry: LinkRegistry = _UNSET
     router: Router = _UNSET

@@ -11,7 +11,7 @@ import socket
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import structlog
 
@@ -26,11 +26,12 @@ from underpass.gateway.entrypoints.permission import OwnerRights, action_for
 from underpass.gateway.entrypoints.refusals import Refusals, reason_of
 from underpass.gateway.entrypoints.shape import Shape
 from underpass.gateway.entrypoints.traffic import Counted, Traffic
+from underpass.gateway.router import Router
 from underpass.links.datagram_socket import Address, DatagramSocket
 from underpass.links.layers import Layers
 from underpass.links.stream import Stream
 
-__all__ = ["MAX_CONNECTIONS", "MAX_FLOWS", "EntryPoint", "Passage", "RouterLike", "Surroundings"]
+__all__ = ["MAX_CONNECTIONS", "MAX_FLOWS", "EntryPoint", "Passage", "Surroundings"]
 
 _log = structlog.get_logger(__name__)
 
@@ -38,14 +39,6 @@ MAX_CONNECTIONS: Final = 28_000
 """Connections of all mappings together: half of the descriptors a gateway asks for, and a rest."""
 MAX_FLOWS: Final = 16_384
 """UDP flows of all mappings together."""
-
-
-class RouterLike(Protocol):
-    """The way to agents (``gateway.router.Router``)."""
-
-    def is_linked(self, agent_id: str) -> bool: ...
-
-    async def open(self, agent_id: str, target: str, **options: Any) -> Stream: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +56,7 @@ class Surroundings:
             a mapping lets in.
     """
 
-    router: RouterLike
+    router: Router
     rights: OwnerRights
     refusals: Refusals
     clock: Clock
