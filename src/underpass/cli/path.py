@@ -1,0 +1,109 @@
+"""The way to one machine for commands that stay: a kept link, and streams with chosen layers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+
+from underpass.cli.known_machines import KnownMachines
+from underpass.cli.lean_imports import absent
+from underpass.cli.options import Connection
+from underpass.cli.tunnel_options import TunnelOptions
+
+with absent("rich"):
+    from underpass.core.logging import configure_logging
+    from underpass.links.client_keeper import ClientKeeper
+    from underpass.links.compression import compressed
+    from underpass.links.dial import DialTransport, dial
+    from underpass.links.layers import Compression, Layers
+    from underpass.links.link import Link
+    from underpass.links.stream import Stream
+    from underpass.wire.handshake import ClientIdentity, Established
+
+__all__ = ["MachinePath", "machine_path"]
+
+
+@dataclass(frozen=True, slots=True)
+class MachinePath:
+    """Opens streams to one machine's targets.
+
+    Attributes:
+        keeper: the link.
+        machine: the machine's id.
+        layers: what is put over each stream.
+        options: what else was asked for.
+        known: the keys machines have proved.
+    """
+
+    keeper: ClientKeeper
+    machine: str
+    layers: Layers
+    options: TunnelOptions
+    known: KnownMachines
+
+    async def open(self, target: str, *, resume: bool = True) -> Stream:
+        """A stream to *target*, layers on.
+
+        Args:
+            resume: False where surviving makes no sense, whatever was asked for.
+
+        Raises:
+            UnderpassError: refused, no way there, or the machine has not the key it should have.
+        """
+        meta: dict[str, Any] = {"agent": self.machine, **self.layers.to_meta()}
+        if self.options.carrier != "auto":
+            meta["carrier"] = self.options.carrier
+        stream = await self.keeper.open(target, meta, resume=resume and self.options.resume)
+        if self.layers.e2e:
+            from underpass.links.encryption import seal_as_client
+
+            stream = await seal_as_client(
+                stream,
+                target=target,
+                agent_fingerprint=self.options.agent_key or self.known.fingerprint(self.machine),
+                on_new=lambda fingerprint: self.known.keep(self.machine, fingerprint),
+            )
+        return compressed(stream, self.layers.compression)
+
+
+@asynccontextmanager
+async def machine_path(
+    connection: Connection, machine: dict[str, Any], options: TunnelOptions
+) -> AsyncIterator[MachinePath]:
+    """The way to *machine* (as the API describes it), with its first link made.
+
+    The gateway's key is pinned from the first link on, if not before: whoever answers at its
+    address after a restart has to be the same.
+
+    Raises:
+        UnderpassError: not signed in, refused, or not reached.
+    """
+    level = os.environ.get("UNDERPASS_LOG_LEVEL", "")
+    configure_logging(level if level in ("debug", "info", "warning") else "error")
+    pinned = connection.gateway_key
+
+    def established(found: Established) -> None:
+        nonlocal pinned
+        pinned = found.node_key
+
+    async def dialled() -> Link:
+        return await dial(
+            connection.server,
+            ClientIdentity(connection.required_token, name="cli"),
+            transport=cast("DialTransport", options.transport or connection.transport),
+            fingerprint=connection.fingerprint,
+            pinned_key=pinned,
+            on_established=established,
+        )
+
+    layers = Layers(cast("Compression", options.compression), options.e2e)
+    keeper = ClientKeeper(dialled)
+    try:
+        await keeper.start()
+        known = KnownMachines(connection.server)
+        yield MachinePath(keeper, str(machine["id"]), layers, options, known)
+    finally:
+        await keeper.close()
