@@ -86,10 +86,10 @@ class Forward(Program):
     ) -> None:
         super().__init__(command, directory)
         self._arguments = ["--server", f"http://127.0.0.1:{port}", command, *arguments]
-        self._token = token
+        self.env = {"UNDERPASS_TOKEN": token, "UNDERPASS_LOG_LEVEL": "info"}
 
     def start(self) -> Forward:
-        self.spawn(self._arguments, UNDERPASS_TOKEN=self._token, UNDERPASS_LOG_LEVEL="info")
+        self.spawn(self._arguments, **self.env)
         return self
 
     def ports(self, count: int = 1) -> list[int]:

@@ -161,13 +161,15 @@ META = {"agent": "web-1"}
         ("tcp:10.0.0.1:22", "forward"),
         ("tcp:db:5432", "forward"),
         ("unix:/run/x", "forward"),
+        ("udp:h:1", "forward"),
+        ("udp", "forward"),
     ],
 )
 def test_what_a_target_needs(target: str, action: str) -> None:
     assert needed_action(target) == action
 
 
-@pytest.mark.parametrize("target", ["pty", "exec:x", "udp:h:1", "", "file:/etc/passwd"])
+@pytest.mark.parametrize("target", ["pty", "exec:x", "udpx", "", "file:/etc/passwd"])
 def test_what_clients_do_not_open(target: str) -> None:
     with pytest.raises(InvalidRequest):
         needed_action(target)
@@ -240,11 +242,13 @@ class TestOpening:
             assert here.opened[1] == ("tcp:h:1", {**again, "user": user})
             assert resumes._value.get() == before + 1
             assert len(here.events.named("stream.opened")) == 1
-            for key in ("resume", "layers"):
+            third = await client.open("tcp:h:1", {**META, "carrier": "dedicated"})
+            third.abort()
+            for key in ("resume", "layers", "carrier"):
                 with pytest.raises(OpenRefused) as refused:
                     await client.open("tcp:h:1", {**META, key: "x" * 1100})
                 assert refused.value.code == "invalid_meta"
-            assert len(here.opened) == 2
+            assert len(here.opened) == 3
             first.abort()
             second.abort()
 

@@ -16,6 +16,7 @@ from underpass.cli.forward_spec import ForwardSpec
 from underpass.cli.options import Connection, Options, options_of
 from underpass.cli.output import Output, plain
 from underpass.cli.tunnel_options import (
+    ORDINARY,
     AgentKey,
     Carrier,
     Compression,
@@ -31,9 +32,6 @@ from underpass.core.errors import UnderpassError
 __all__ = ["app"]
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
-
-_ORDINARY = frozenset({"cancelled", "closed", "connection_lost"})
-"""Codes of ends that programs bring about all the time."""
 
 
 @app.command()
@@ -101,7 +99,7 @@ async def _run(
     def listener(path: MachinePath, spec: ForwardSpec) -> LocalListener:
         async def carry(stream: SocketStream) -> None:
             result = await relay(stream, await path.open(spec.target))
-            if result.error is not None and result.error.code not in _ORDINARY:
+            if result.error is not None and result.error.code not in ORDINARY:
                 raise result.error
 
         def failed(peer: str | None, error: UnderpassError) -> None:

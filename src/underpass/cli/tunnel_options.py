@@ -16,8 +16,13 @@ from underpass.cli.options import Options, Way
 from underpass.cli.output import Output
 from underpass.core.errors import UnderpassError
 
-__all__ = ["AgentKey", "Carrier", "Compression", "E2e", "NoResume", "Transport", "TunnelOptions",
-           "run_until_stopped"]  # fmt: skip
+__all__ = [
+    "ORDINARY", "AgentKey", "Carrier", "Compression", "E2e", "NoResume", "Transport",
+    "TunnelOptions", "run_until_stopped",
+]  # fmt: skip
+
+ORDINARY = frozenset({"cancelled", "closed", "connection_lost", "no_request"})
+"""Codes of ends that programs bring about all the time: not worth a line."""
 
 Compression = Annotated[
     Literal["none", "zstd", "lz4", "gzip", "adaptive"],

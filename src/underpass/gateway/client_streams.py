@@ -1,4 +1,4 @@
-"""What people's programs open over their own link: TCP and Unix sockets, programs, sshd.
+"""What people's programs open over their own link: TCP, UDP and Unix sockets, programs, sshd.
 
 Every opening is authorised here for the person whose link it is, then again by the machine's own
 policy. And since a stream can live for days, it is authorised again every few seconds: whoever is
@@ -10,7 +10,8 @@ Which permission a target needs:
 =================================== =========
 ``exec``                            ``shell``
 ``tcp:`` loopback ``:22``           ``shell``: it is the machine's sshd (``underpass ssh-proxy``)
-any other ``tcp:``, and ``unix:``   ``forward``
+any other ``tcp:``, ``udp``,        ``forward``
+and ``unix:``
 =================================== =========
 """
 
@@ -21,7 +22,7 @@ import contextlib
 import ipaddress
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, Protocol, cast, get_args
 
 import msgspec
 import structlog
@@ -33,7 +34,7 @@ from underpass.control.subject import Subject
 from underpass.core import metrics
 from underpass.core.errors import Conflict, Forbidden, InvalidRequest, UnderpassError
 from underpass.core.supervisor import Supervisor
-from underpass.gateway.router import Router
+from underpass.gateway.router import CarrierChoice, Router
 from underpass.links.link import Link, Opening
 from underpass.links.relay import RelayResult, Tap, relay
 from underpass.links.stream import Stream
@@ -87,10 +88,11 @@ def needed_action(target: str) -> Action:
     if kind == "tcp":
         host, _, port = rest.rpartition(":")
         return "shell" if port == "22" and _is_loopback(host) else "forward"
-    if kind == "unix":
+    if kind in ("unix", "udp"):
         return "forward"
     raise InvalidRequest(
-        "The target must be tcp:HOST:PORT, unix:PATH or exec.", code="invalid_target"
+        "The target must be tcp:HOST:PORT, udp:HOST:PORT, udp, unix:PATH or exec.",
+        code="invalid_target",
     )
 
 
@@ -200,7 +202,7 @@ class ClientStreams:
         try:
             remote = await self._router.open(
                 current.agent_id, target, on_behalf_of=current.subject, meta=meta,
-                interactive=opening.interactive,
+                interactive=opening.interactive, carrier=_carrier(opening.meta),
             )  # fmt: skip
         except UnderpassError as error:
             self._record(
@@ -319,6 +321,19 @@ def _unseen(meta: dict[str, Any]) -> dict[str, Any]:
         if len(msgspec.msgpack.encode(value)) > _MAX_UNSEEN:
             raise InvalidRequest(f"meta.{key} is too large.", code="invalid_meta")
     return passed
+
+
+def _carrier(meta: dict[str, Any]) -> CarrierChoice:
+    """The carrier that *meta* wishes for.
+
+    Raises:
+        InvalidRequest: there is no such carrier.
+    """
+    wish = meta.get("carrier", "auto")
+    for choice in get_args(CarrierChoice):
+        if wish == choice:
+            return choice
+    raise InvalidRequest("meta.carrier names no carrier.", code="invalid_meta")
 
 
 def _is_resumed(meta: dict[str, Any]) -> bool:
