@@ -34,6 +34,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "exec": ("execute", "Run one command on a machine; bytes and exit status pass through."),
     "expose": ("expose", "Make a port of this machine reachable at the gateway, until Ctrl-C."),
     "mappings": ("mappings", "List, make and change what comes in here and goes out there."),
+    "forward": ("forward", "Make ports a machine can reach local ports; they survive restarts."),
+    "socks": ("socks", "Be a SOCKS5 and HTTP proxy whose connections leave at a machine."),
     "sessions": ("sessions", "List, watch and end terminal sessions."),
     "recordings": ("recordings", "List, play and export recorded sessions."),
     "ssh-proxy": ("ssh", "Carry one SSH connection (for ssh's ProxyCommand)."),
