@@ -288,3 +288,37 @@ def test_the_documented_example_is_a_policy() -> None:
     assert tcp(policy, "127.0.0.1", 5432)
     assert not tcp(policy, "10.1.9.1", 22)
     assert policy.allows("unix", path="/run/postgresql/.s.PGSQL.5432")
+
+
+class TestListening:
+    def test_loopback_needs_no_rule(self) -> None:
+        for policy in (Policy(), Policy(allow=())):
+            assert policy.listening("127.0.0.1", 80).allowed
+            assert policy.listening("::1", 0).allowed
+
+    def test_elsewhere_takes_a_rule(self) -> None:
+        assert not Policy().listening("0.0.0.0", 8080).allowed
+        text = "allow: [{kind: listen, hosts: [10.1.0.5, 0.0.0.0], ports: 8000-8999}]"
+        policy = parse_policy(text)
+        assert policy.listening("10.1.0.5", 8080).allowed
+        assert policy.listening("0.0.0.0", 8999).allowed
+        assert not policy.listening("0.0.0.0", 9000).allowed
+        assert not policy.listening("0.0.0.0", 0).allowed
+        assert not policy.listening("10.1.0.6", 8080).allowed
+
+    def test_a_target_rule_is_none(self) -> None:
+        policy = parse_policy("allow: [{kind: tcp}]")
+        assert not policy.listening("10.1.0.5", 8080).allowed
+        assert not parse_policy("allow: [{kind: listen}]").allows("tcp", host="10.1.0.5", port=80)
+
+    def test_deny_wins(self) -> None:
+        policy = parse_policy(
+            "{allow: [{kind: listen}], deny: [{kind: listen, hosts: [loopback], ports: 22}]}"
+        )
+        assert not policy.listening("127.0.0.1", 22).allowed
+        assert policy.listening("127.0.0.1", 23).allowed
+        assert policy.listening("0.0.0.0", 22).allowed
+
+    @pytest.mark.parametrize(("address", "port"), [("box", 80), ("", 80), ("::1", 70000)])
+    def test_nonsense(self, address: str, port: int) -> None:
+        assert not Policy().listening(address, port).allowed

@@ -21,7 +21,7 @@ from typing import Any, Final, Literal
 
 __all__ = ["LOOPBACK", "Decision", "Kind", "Policy", "Rule", "is_plain"]
 
-Kind = Literal["tcp", "udp", "unix", "shell", "exec", "container", "file"]
+Kind = Literal["tcp", "udp", "unix", "listen", "shell", "exec", "container", "file"]
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _HOST_KINDS: Final = frozenset({"tcp", "udp"})
@@ -150,6 +150,28 @@ class Policy:
         for rule in self.deny:
             if self._matches(rule, asked, deny=True):
                 return Decision(False, rule.name, f"The machine's policy denies it: {rule.name}.")
+        for rule in self.allow:
+            if self._matches(rule, asked, deny=False):
+                return Decision(True, rule.name, f"The machine's policy allows it: {rule.name}.")
+        return Decision(False, "default-deny", "No rule of the machine's policy allows it.")
+
+    def listening(self, address: str, port: int) -> Decision:
+        """Whether the agent may listen for mappings (rules of kind ``listen``): on loopback unless
+        a rule denies it, anywhere else only where a rule allows it.
+
+        Args:
+            address: to listen on; the unspecified ones are every address of the machine.
+            port: 0 is any.
+        """
+        where = _address(address)
+        if where is None or not 0 <= port <= 65535:
+            return Decision(False, "bad-target", "That is no address and port.")
+        asked = _Asked("listen", address, where, port, None, self.own_login, None)
+        for rule in self.deny:
+            if self._matches(rule, asked, deny=True):
+                return Decision(False, rule.name, f"The machine's policy denies it: {rule.name}.")
+        if any(where in network for network in LOOPBACK):
+            return Decision(True, "loopback", "Loopback needs no rule.")
         for rule in self.allow:
             if self._matches(rule, asked, deny=False):
                 return Decision(True, rule.name, f"The machine's policy allows it: {rule.name}.")

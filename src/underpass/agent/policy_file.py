@@ -16,7 +16,7 @@ __all__ = ["MAX_FILE", "PolicyError", "load_policy", "parse_policy"]
 
 MAX_FILE: Final = 256 << 10
 """Bytes of a policy file at most."""
-_PORT_KINDS: Final = frozenset({"tcp", "udp"})
+_PORT_KINDS: Final = frozenset({"tcp", "udp", "listen"})
 _LISTS: Final = {
     "hosts": _PORT_KINDS,
     "paths": frozenset({"unix", "file"}),

@@ -23,10 +23,10 @@ from underpass.core.supervisor import Supervisor
 from underpass.gateway.entrypoints.doorway import Doorway
 from underpass.gateway.entrypoints.entry_point import EntryPoint, Surroundings
 from underpass.gateway.entrypoints.permission import takes_rights
-from underpass.gateway.entrypoints.ports import addresses_of
 from underpass.gateway.entrypoints.socks5 import Socks5EntryPoint, check_open
 from underpass.gateway.entrypoints.tcp import TcpEntryPoint
 from underpass.gateway.entrypoints.udp import UdpEntryPoint
+from underpass.links.ports import addresses_of
 
 __all__ = ["FLUSH", "RECHECK", "TICK", "Tunnels"]
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from underpass.control.mapping import Mapping
 from underpass.gateway.entrypoints.entry_point import EntryPoint
-from underpass.gateway.entrypoints.listener import Listener
-from underpass.gateway.entrypoints.ports import bind
 from underpass.links.datagram_socket import Address, DatagramSocket
+from underpass.links.listener import Listener
+from underpass.links.ports import bind
 
 __all__ = ["Doorway"]
 
@@ -27,7 +27,7 @@ class Doorway:
         is_linked: whether a machine has its link.
 
     Raises:
-        Conflict, Unavailable: see :func:`underpass.gateway.entrypoints.ports.bind`.
+        Conflict, Unavailable: see :func:`underpass.links.ports.bind`.
     """
 
     def __init__(

@@ -1,4 +1,7 @@
-"""Takes the ports of a mapping: all of them or none, on IPv4 and, where there is one, IPv6."""
+"""Takes the ports of a mapping: all of them or none, on IPv4 and, where there is one, IPv6.
+
+The gateway's, and those of an agent that listens for mappings.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,11 @@ def addresses_of(bind_to: str | None, own: str) -> tuple[str, ...]:
 
 
 def bind(
-    transport: Literal["tcp", "udp"], ports: Iterable[int], addresses: Sequence[str]
+    transport: Literal["tcp", "udp"],
+    ports: Iterable[int],
+    addresses: Sequence[str],
+    *,
+    who: str = "gateway",
 ) -> list[socket.socket]:
     """Sockets on *ports*, listening when they are TCP, not blocking.
 
@@ -45,6 +52,7 @@ def bind(
         transport: what for.
         ports: which; 0 takes a free one, the same on every address.
         addresses: from :func:`addresses_of`.
+        who: what errors call this machine.
 
     Raises:
         Conflict: code ``port_in_use``: somebody else has one of them; nothing stays taken.
@@ -59,7 +67,7 @@ def bind(
                 except OSError as error:
                     if address != addresses[0] and error.errno in _NO_IPV6:
                         continue  # a machine without IPv6
-                    raise _why(error, transport, address, port) from None
+                    raise _why(error, transport, address, port, who) from None
                 taken.append(sock)
                 port = port or int(sock.getsockname()[1])
     except BaseException:
@@ -93,15 +101,17 @@ def _socket(transport: str, address: str, port: int) -> socket.socket:
     return sock
 
 
-def _why(error: OSError, transport: str, address: str, port: int) -> Conflict | Unavailable:
+def _why(
+    error: OSError, transport: str, address: str, port: int, who: str
+) -> Conflict | Unavailable:
     if error.errno == errno.EADDRINUSE:
         return Conflict(
-            f"{transport.upper()} port {port} is in use on the gateway.",
+            f"{transport.upper()} port {port} is in use on the {who}.",
             code="port_in_use",
             hint="Choose another port, or 0 for any.",
         )
     reason = error.strerror or str(error)
     return Unavailable(
-        f"The gateway can't listen on {transport.upper()} port {port} of {address}: {reason}.",
+        f"The {who} can't listen on {transport.upper()} port {port} of {address}: {reason}.",
         code="bind_failed",
     )

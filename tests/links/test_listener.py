@@ -1,0 +1,51 @@
+"""The accept loop: connections handed over, and running out of descriptors ends nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+from typing import Any
+
+from underpass.links.listener import Listener
+from underpass.links.ports import bind
+
+
+class Reluctant:
+    """A listening socket whose first accepts fail."""
+
+    def __init__(self, sock: socket.socket, *errors: int) -> None:
+        self._sock = sock
+        self._errors = list(errors)
+
+    def accept(self) -> Any:
+        if self._errors:
+            raise OSError(self._errors.pop(0), "no")
+        return self._sock.accept()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)
+
+
+async def accepted_by(*errors: int) -> Listener:
+    (sock,) = bind("tcp", [0], ["127.0.0.1"])
+    got: asyncio.Queue[socket.socket] = asyncio.Queue()
+    listener = Listener(
+        [Reluctant(sock, *errors)],  # type: ignore[list-item]
+        lambda connection, _address: got.put_nowait(connection),
+    )
+    async with asyncio.timeout(5):
+        _, writer = await asyncio.open_connection("127.0.0.1", listener.ports[0])
+        (await got.get()).close()
+    writer.close()
+    listener.close()
+    listener.close()
+    return listener
+
+
+async def test_out_of_descriptors() -> None:
+    assert (await accepted_by(errno.EMFILE)).failures == 1
+
+
+async def test_a_connection_that_is_over() -> None:
+    assert (await accepted_by(errno.ECONNABORTED)).failures == 0
