@@ -188,7 +188,9 @@ def connect(port: int) -> socket.socket:
     return socket.create_connection(("127.0.0.1", port), 90)
 
 
-@pytest.mark.parametrize("forward", [(), ("--compression", "adaptive")], indirect=True)
+@pytest.mark.parametrize(
+    "forward", [(), ("--e2e", "--compression", "adaptive")], indirect=True, ids=["bare", "layered"]
+)
 def test_a_download_survives_cuts_and_killed_gateways(
     gateway: GatewayProgram, cables: tuple[Cable, Cable], service: Service, forward: Forward
 ) -> None:
@@ -296,6 +298,45 @@ def test_without_resume_a_cut_ends_it(
     finally:
         if program.alive:
             program.kill()
+
+
+def test_the_machines_key_is_kept_and_another_is_refused(
+    gateway: GatewayProgram,
+    admin: httpx.Client,
+    agent: AgentProgram,
+    machine: str,
+    service: Service,
+    tmp_path: Path,
+) -> None:
+    recorded = admin.get(f"/api/v1/assets/{machine}").json()["data"]["key_fingerprint"]
+
+    def answer(*options: str) -> tuple[bytes, str]:
+        program = Forward(
+            tmp_path / "client", gateway.port, token_of(admin),
+            "box", f"0:127.0.0.1:{service.port}", "--e2e", *options,
+        )  # fmt: skip
+        program.log.unlink(missing_ok=True)
+        program.start()
+        try:
+            with connect(program.ports()[0]) as peer, contextlib.suppress(ConnectionResetError):
+                peer.sendall(b"put")
+                peer.shutdown(socket.SHUT_WR)
+                return peer.recv(64, socket.MSG_WAITALL), program.text()
+            return b"", program.text()
+        finally:
+            assert program.stop() == 0
+
+    hashed = hashlib.sha256(b"").hexdigest().encode()
+    assert answer()[0] == hashed
+    kept = tmp_path / "client" / "home" / ".config" / "underpass" / "known_machines.json"
+    assert list(json.loads(kept.read_text()).values()) == [{machine: recorded}]
+    assert answer("--agent-key", recorded)[0] == hashed
+    assert answer("--agent-key", "sha256:" + "0" * 64)[0] == b""
+    kept.write_text(kept.read_text().replace(recorded, "sha256:" + "1" * 64))
+    data, told = answer()
+    assert data == b""
+    assert "sha256:1111" in told
+    assert service.connections >= 2
 
 
 def test_what_cannot_start_says_why(

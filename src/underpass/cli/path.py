@@ -33,6 +33,7 @@ class MachinePath:
     Attributes:
         keeper: the link.
         machine: the machine's id.
+        recorded_key: its key's fingerprint, as the gateway has it.
         layers: what is put over each stream.
         options: what else was asked for.
         known: the keys machines have proved.
@@ -40,6 +41,7 @@ class MachinePath:
 
     keeper: ClientKeeper
     machine: str
+    recorded_key: str | None
     layers: Layers
     options: TunnelOptions
     known: KnownMachines
@@ -58,15 +60,25 @@ class MachinePath:
             meta["carrier"] = self.options.carrier
         stream = await self.keeper.open(target, meta, resume=resume and self.options.resume)
         if self.layers.e2e:
-            from underpass.links.encryption import seal_as_client
-
-            stream = await seal_as_client(
-                stream,
-                target=target,
-                agent_fingerprint=self.options.agent_key or self.known.fingerprint(self.machine),
-                on_new=lambda fingerprint: self.known.keep(self.machine, fingerprint),
-            )
+            stream = await self._sealed(stream, target)
         return compressed(stream, self.layers.compression)
+
+    async def _sealed(self, stream: Stream, target: str) -> Stream:
+        """*stream*, encrypted to the machine's key: the one given, kept, or on the gateway's
+        record, in this order; what it proves is kept."""
+        from underpass.links.encryption import seal_as_client
+
+        known = self.known.fingerprint(self.machine)
+        expected = self.options.agent_key or known or self.recorded_key
+        sealed = await seal_as_client(
+            stream,
+            target=target,
+            agent_fingerprint=expected,
+            on_new=lambda fingerprint: self.known.keep(self.machine, fingerprint),
+        )
+        if expected is not None and expected != known:
+            self.known.keep(self.machine, expected)
+        return sealed
 
 
 @asynccontextmanager
@@ -103,7 +115,13 @@ async def machine_path(
     keeper = ClientKeeper(dialled)
     try:
         await keeper.start()
-        known = KnownMachines(connection.server)
-        yield MachinePath(keeper, str(machine["id"]), layers, options, known)
+        yield MachinePath(
+            keeper,
+            str(machine["id"]),
+            machine.get("key_fingerprint"),
+            layers,
+            options,
+            KnownMachines(connection.server),
+        )
     finally:
         await keeper.close()
