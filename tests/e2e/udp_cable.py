@@ -32,6 +32,7 @@ class UdpCable:
         self._clients: dict[socket.socket, tuple[str, int]] = {}
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._listener, selectors.EVENT_READ)
+        self._frozen: set[tuple[str, int]] = set()
         self._closed = False
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -47,7 +48,8 @@ class UdpCable:
     def _relay(self, source: socket.socket) -> None:
         data, sender = source.recvfrom(65_536)
         outward = source is self._listener
-        if self.lose(data, outward):
+        client = sender if outward else self._clients.get(source)
+        if client in self._frozen or self.lose(data, outward):
             return
         self.forwarded += 1
         if outward:
@@ -70,6 +72,12 @@ class UdpCable:
             for client, way in list(self._ways.items()):
                 self._remove(way)
                 self._add(client)
+
+    def freeze(self) -> int:
+        """Carry nothing any more for who is there now, without telling; how many there are."""
+        with self._lock:
+            self._frozen |= set(self._ways)
+            return len(self._frozen)
 
     def _remove(self, way: socket.socket) -> None:
         self._selector.unregister(way)

@@ -28,13 +28,14 @@ OPEN_TIMEOUT = 30.0
 async def client_link(
     connection: Connection,
     *,
-    transport: DialTransport = "auto",
+    transport: DialTransport | None = None,
     timeout: float = 10.0,
     established: list[Established] | None = None,
 ) -> AsyncIterator[Link]:
     """A link to the gateway as the signed-in person; closed at the end.
 
     Args:
+        transport: how; default: as the person said.
         established: what the handshake found is appended to it.
 
     Raises:
@@ -46,7 +47,7 @@ async def client_link(
     link = await dial(
         connection.server,
         ClientIdentity(connection.required_token, name="cli"),
-        transport=transport,
+        transport=transport or connection.transport,
         fingerprint=connection.fingerprint,
         pinned_key=connection.gateway_key,
         timeout=timeout,

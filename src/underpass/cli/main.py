@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 
 import underpass
 from underpass.cli import exits
-from underpass.cli.options import Options
+from underpass.cli.options import Options, Way
 from underpass.core.errors import UnderpassError
 
 __all__ = ["COMMANDS", "main", "run"]
@@ -100,6 +100,10 @@ def root(
             help="Believe only this certificate, sha256:… (UNDERPASS_FINGERPRINT).",
         ),
     ] = None,
+    transport: Annotated[
+        Way | None,
+        typer.Option(help="How to link (UNDERPASS_TRANSPORT): default auto."),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON value on stdout.")] = False,
     version: Annotated[
         bool,
@@ -118,7 +122,7 @@ def root(
       underpass shell web-1                    a terminal on a machine
       underpass exec web-1 -- uname -a         one command
     """
-    ctx.obj = Options(server, token, fingerprint, json)
+    ctx.obj = Options(server, token, fingerprint, json, transport)
 
 
 def hoisted(arguments: list[str]) -> list[str]:

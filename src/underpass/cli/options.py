@@ -6,15 +6,17 @@ import base64
 import binascii
 import os
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal, get_args
 from urllib.parse import urlsplit
 
 from underpass.cli.credentials import Credentials, Login
 from underpass.core.errors import InvalidRequest, Unauthenticated
 
-__all__ = ["DEFAULT_SERVER", "Connection", "Options", "options_of", "server_url"]
+__all__ = ["DEFAULT_SERVER", "Connection", "Options", "Way", "options_of", "server_url"]
 
 DEFAULT_SERVER = "http://localhost:3000"
+Way = Literal["auto", "tcp", "websocket", "quic"]
+"""How a link is made (``links.dial.DialTransport``, which takes long to import)."""
 
 
 def server_url(text: str) -> str:
@@ -47,6 +49,7 @@ class Connection:
     token: str | None = field(default=None, repr=False)
     fingerprint: str | None = None
     gateway_key: bytes | None = None
+    transport: Way = "auto"
 
     @property
     def required_token(self) -> str:
@@ -66,12 +69,13 @@ class Connection:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """``--server``, ``--token``, ``--fingerprint`` and ``--json``, before anything is looked up."""
+    """The options before the command, before anything is looked up."""
 
     server: str | None = None
     token: str | None = field(default=None, repr=False)
     fingerprint: str | None = None
     json: bool = False
+    transport: Way | None = None
 
     def connection(self, server: str | None = None) -> Connection:
         """Put flags, environment and what ``login`` stored together, in this order.
@@ -91,8 +95,22 @@ class Options:
             self.fingerprint
             or os.environ.get("UNDERPASS_FINGERPRINT")
             or (login.fingerprint if login else None),
+            transport=self.transport or _way(os.environ.get("UNDERPASS_TRANSPORT")),
         )
         return replace(found, gateway_key=_key(login)) if login else found
+
+
+def _way(text: str | None) -> Way:
+    for way in get_args(Way):
+        if text == way:
+            return way
+    if text:
+        raise InvalidRequest(
+            f"UNDERPASS_TRANSPORT is {text!r}.",
+            code="bad_transport",
+            hint=f"Give one of: {', '.join(get_args(Way))}.",
+        )
+    return "auto"
 
 
 def _key(login: Login) -> bytes | None:

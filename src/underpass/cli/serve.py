@@ -50,6 +50,9 @@ def serve(
     tls: Annotated[
         Literal["off", "self"] | None, typer.Option(help="self: make a certificate; agents pin it.")
     ] = None,
+    quic: Annotated[
+        bool | None, typer.Option("--quic/--no-quic", help="Links on the UDP port, too.")
+    ] = None,
     config: Annotated[
         Path | None, typer.Option(metavar="FILE", help="YAML settings (UNDERPASS_CONFIG).")
     ] = None,

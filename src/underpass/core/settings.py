@@ -81,6 +81,8 @@ class GatewaySettings(BaseSettings):
     """``self`` makes a certificate in the state directory; agents pin its fingerprint."""
     tls_cert: Path | None = None
     tls_key: Path | None = None
+    quic: bool = True
+    """Links over QUIC, on the UDP port of the same number."""
 
     # The built-in agent
     local_agent: bool = True

@@ -19,13 +19,18 @@ from underpass.core.clock import Clock, SystemClock
 from underpass.core.errors import UnderpassError
 from underpass.core.settings import GatewaySettings, SettingsError
 from underpass.gateway.app import make_app
-from underpass.gateway.certificate import server_certificate
+from underpass.gateway.certificate import (
+    Certificate,
+    self_made_certificate,
+    server_certificate,
+)
 from underpass.gateway.composition import compose
 from underpass.gateway.cutting import Cutting
 from underpass.gateway.front import Front, PortUnavailable, why_not_listening
 from underpass.gateway.housekeeping import keep_house
 from underpass.gateway.http.middleware import ForwardedHeaders
 from underpass.gateway.local_agent import LocalAgent
+from underpass.gateway.quic_front import QuicFront
 from underpass.gateway.services import Services
 from underpass.store.db.database import DatabaseError
 
@@ -95,6 +100,7 @@ class Gateway:
         services: there after :meth:`start`.
         url: where this machine reaches it, after :meth:`start`.
         local_agent: the built-in agent, unless the settings say no.
+        quic_front: the UDP port, unless the settings say no or it is not to be had.
     """
 
     services: Services
@@ -105,6 +111,7 @@ class Gateway:
         self._clock = clock or SystemClock()
         self._stack = AsyncExitStack()
         self._code: str | None = None
+        self.quic_front: QuicFront | None = None
         self.local_agent: LocalAgent | None = None
 
     async def start(self) -> None:
@@ -130,7 +137,9 @@ class Gateway:
             services.tls_self_made = certificate.self_made
         self._code = await self._first_admin(services)
 
-        # Undone in reverse: the port goes first, then what hangs on links, then the links.
+        # Undone in reverse: the port goes first, then what hangs on links, then the links, which
+        # say goodbye over UDP, too.
+        stack.push_async_callback(self._stop_quic)
         stack.push_async_callback(services.link_server.stop)
         stack.push_async_callback(services.client_streams.stop)
         await services.presence.load()
@@ -152,6 +161,8 @@ class Gateway:
         stack.push_async_callback(front.stop, settings.drain_timeout)
         stack.push_async_callback(services.terminals.stop)  # tells browsers to come back
         services.port = front.port
+        if settings.quic:
+            await self._listen_for_quic(certificate)
         stack.push_async_callback(services.tunnels.stop)
         await services.tunnels.start()
         self.url = self._own_url(certificate is not None)
@@ -170,6 +181,27 @@ class Gateway:
         services.ready = True
         stack.callback(self._not_ready)
         _log.info("gateway_started", url=self.url, node=services.secrets.node_id)
+
+    async def _listen_for_quic(self, certificate: Certificate | None) -> None:
+        """Open the UDP port; a gateway that can't goes on without, since TCP does all it does."""
+        services = self.services
+        try:
+            front = QuicFront(
+                host=self.settings.host,
+                port=services.port,
+                # Without TLS nobody knows this one; the link handshake covers it (ADR 8).
+                certificate=certificate or self_made_certificate(self.settings.state, self._clock),
+                on_link=services.link_server.take,
+            )
+            await front.start()
+        except UnderpassError as error:
+            _log.warning("quic_off", reason=error.message)
+            return
+        self.quic_front = front
+
+    async def _stop_quic(self) -> None:
+        if self.quic_front is not None:
+            await self.quic_front.stop()
 
     async def stop(self) -> None:
         """Drain and end everything. Idempotent."""

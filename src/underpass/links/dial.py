@@ -217,7 +217,7 @@ class _Call:
             raise InvalidRequest(
                 f"QUIC to {self.address.authority} needs something to know its certificate by.",
                 code="quic_unverified",
-                hint="Link once over TCP (that pins the gateway's key), or give --fingerprint.",
+                hint="Enrol or sign in first (that pins the gateway's key), or give --fingerprint.",
             )
         from underpass.links.quic.dial import connect_quic  # 12 MB only those who use it need
 
