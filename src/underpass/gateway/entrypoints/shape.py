@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import struct
 from collections.abc import Iterator
 from typing import Final
 
@@ -110,6 +111,6 @@ def _pace(stream: SocketStream, rate: int) -> None:
     sock = socket.socket(fileno=descriptor)
     try:
         with contextlib.suppress(OSError):  # a kernel that can't
-            sock.setsockopt(socket.SOL_SOCKET, _PACING, rate)
+            sock.setsockopt(socket.SOL_SOCKET, _PACING, struct.pack("=I", rate))
     finally:
         sock.detach()  # the descriptor is not ours
