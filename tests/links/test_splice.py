@@ -87,6 +87,8 @@ async def relayed(
     **options: Any,
 ) -> AsyncIterator[tuple[SocketStream, SocketStream, asyncio.Task[RelayResult]]]:
     """User end, service end, and the task of the relay between them."""
+    wrong: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: wrong.append(context))
     async with socket_pair() as (user, a), socket_pair() as (service, b):
         async with asyncio.TaskGroup() as group:
             task = group.create_task(relay(a, b, **options))
@@ -96,6 +98,7 @@ async def relayed(
                 task.cancel()
         assert a.closed
         assert b.closed
+    assert not wrong  # a callback that fails is only logged, and called again and again
 
 
 async def pour(stream: Stream, data: bytes, piece: int = 60_000) -> None:
@@ -463,6 +466,35 @@ async def test_a_thousand_connections_leave_nothing_open(seen: Seen) -> None:
         services.close()
     assert seen.moved
     assert await settled(before) <= 0
+
+
+async def test_a_slow_reader_and_a_fast_writer_taking_turns(seen: Seen) -> None:
+    """The direction goes to and fro between waiting for the source and waiting for the target."""
+    data = os.urandom(24_000_000)
+    async with relayed() as (user, service, task):
+
+        async def send() -> None:
+            for start in range(0, len(data), 1_000_000):
+                user.write(data[start : start + 1_000_000])
+                await user.drain()
+                await asyncio.sleep(0.001 * (start % 7_000_000 == 0))
+            await user.write_eof()
+
+        async def receive() -> bytes:
+            parts: list[bytes] = []
+            while part := await service.read():
+                parts.append(part)
+                await asyncio.sleep(0.001 * (len(parts) % 40 == 0))
+            return b"".join(parts)
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(send())
+            received = group.create_task(receive())
+        assert received.result() == data
+        await service.close()
+        assert await asyncio.wait_for(task, 5) == RelayResult(len(data), 0)
+    assert seen.moved > len(data)
+    assert not PIPES.splices
 
 
 def test_pipes_are_bounded() -> None:

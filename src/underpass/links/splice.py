@@ -31,8 +31,10 @@ _SMALL_RUN: Final = 32
 """Small pieces in a row after which the ordinary path is the faster one again."""
 _PIPE: Final = 1 << 20
 _LEAST_PIPE: Final = 64 << 10
-_ROUNDS: Final = 2
-"""How often a pipe is filled in one turn of the loop, then others have theirs."""
+_TURN: Final = 1 << 20
+"""Bytes that splices together move in one turn of the loop: others wait for theirs."""
+_LEAST_TURN: Final = 256 << 10
+"""Bytes one splice may move in a turn, however many there are."""
 _NOT_HERE: Final = frozenset(
     {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.ENOMEM, errno.ENOBUFS}
 )
@@ -67,6 +69,8 @@ class Pipes:
         self._kept = kept
         self._free: list[Pipe] = []
         self.taken = 0
+        self.splices = 0
+        """How many splices have begun and not ended."""
 
     def take(self) -> Pipe | None:
         """An empty pipe, or None when there are no more."""
@@ -121,7 +125,7 @@ class Splice:
 
     __slots__ = (
         "_held", "_in", "_left", "_loop", "_moved", "_out", "_over", "_pipe", "_pipes", "_reading",
-        "_small", "_source", "_target", "_writing",
+        "_scheduled", "_small", "_source", "_target", "_writing",
     )  # fmt: skip
 
     def __init__(
@@ -142,6 +146,7 @@ class Splice:
         self._in = self._out = -1  # the duplicates
         self._reading = self._writing = False
         self._small = 0
+        self._scheduled = False
         self._over = False
         self._loop = asyncio.get_running_loop()
         source.pause()
@@ -162,6 +167,7 @@ class Splice:
         except OSError:
             self._leave(again=False)
             return
+        self._pipes.splices += 1
         self._read(True)
 
     def stop(self) -> None:
@@ -171,6 +177,8 @@ class Splice:
         self._over = True
         self._read(False)
         self._write(False)
+        if self._out >= 0:
+            self._pipes.splices -= 1
         _close(self._in, self._out)
         self._in = self._out = -1
         if self._pipe is not None:
@@ -182,25 +190,41 @@ class Splice:
 
     def _readable(self) -> None:
         """The source has bytes, its end, or an error."""
-        for _ in range(_ROUNDS):
-            if self._over or self._held or not self._fill() or not self._empty():
+        if not self._scheduled:
+            self._move()
+
+    def _go_on(self) -> None:
+        self._scheduled = False
+        self._move()
+
+    def _move(self) -> None:
+        left = self._turn
+        while left > 0:
+            if self._over or self._held or not self._fill(left):
                 return
-        # uvloop tells of an error only once, perhaps with bytes before it: so read until there are
-        # none, but let others have their turn.
-        self._loop.call_soon(self._readable)
+            left -= self._held
+            if not self._empty():
+                return
+        # uvloop tells of an error only once, perhaps with bytes before it: so go on until there
+        # are none. But others have their turn first.
+        self._scheduled = True
+        self._loop.call_soon(self._go_on)
+
+    @property
+    def _turn(self) -> int:
+        return max(_LEAST_TURN, _TURN // max(1, self._pipes.splices))
 
     def _writable(self) -> None:
         """The target takes bytes again, or has failed."""
-        for _ in range(_ROUNDS):
-            if self._over or not self._empty():
-                return
-            if not self._fill():
-                if not self._over:
-                    self._write(False)
-                    self._read(True)
-                return
+        if self._over or (self._held and not self._empty()):
+            return
+        if self._fill(self._turn):
+            self._empty()
+        elif not self._over:
+            self._write(False)
+            self._read(True)
 
-    def _fill(self) -> bool:
+    def _fill(self, most: int) -> bool:
         """Take bytes from the source into the empty pipe; False when there are none."""
         pipe = self._pipe or self._pipes.take()
         if pipe is None:
@@ -208,7 +232,7 @@ class Splice:
             return False
         self._pipe = pipe
         try:
-            count = os.splice(self._in, pipe[1], _PIPE, flags=_FLAGS)
+            count = os.splice(self._in, pipe[1], most, flags=_FLAGS)
         except BlockingIOError:
             self._release()
             return False
