@@ -12,7 +12,8 @@ from playwright.sync_api import Page, expect
 from tests.e2e.console.casts import output, place_recording
 from tests.e2e.console.panes import Pane, open_shell
 from tests.e2e.console.world import BOX, CRATE, Visitor, World
-from tests.e2e.programs import AgentProgram
+from tests.e2e.programs import AgentProgram, unique
+from tests.e2e.tunnelled import make
 from underpass.store.files.recording_file import Marked
 
 AXE = Path(__file__).parents[3] / "web/node_modules/axe-core/axe.min.js"
@@ -169,6 +170,39 @@ def test_terminals(inspect: Inspector, visit: Visit, world: World) -> None:
     box.line("exit 1")
     expect(box.section.get_by_test_id("terminal-exit")).to_be_visible()
     inspect.look("exit code")
+
+
+def test_tunnels(inspect: Inspector, world: World) -> None:
+    page = inspect.page
+    machine = world.machine(BOX)["id"]
+    name = unique("looked-at")
+    make(world.admin, machine, name=name, target_port=22, options={"allow_ips": ["192.0.2.0/24"]})
+    off = make(world.admin, machine, protocol="udp", target_port=53)
+    world.admin.patch(f"/api/v1/mappings/{off['id']}", json={"status": "disabled"})
+    page.get_by_role("navigation").get_by_role("link", name="Tunnels").click()
+    row = page.get_by_test_id("mapping").filter(has_text=name)
+    expect(row.get_by_test_id("mapping-rate")).to_contain_text("B/s")
+    inspect.look("tunnels")
+    page.get_by_role("button", name="New tunnel").click()
+    dialog = page.get_by_role("dialog", name="New tunnel")
+    dialog.get_by_role("button", name="More options").click()
+    dialog.get_by_role("button", name="Create tunnel").click()
+    expect(dialog.get_by_text("This is needed.").first).to_be_visible()
+    inspect.look("new tunnel, refused")
+    dialog.get_by_text("SOCKS5", exact=True).click()
+    expect(dialog.get_by_label("User name")).to_be_visible()
+    inspect.look("new proxy")
+    page.keyboard.press("Escape")
+    page.get_by_role("link", name=name, exact=True).click()
+    expect(page.get_by_role("figure")).to_have_count(2)
+    inspect.look("tunnel")
+    page.get_by_role("button", name="Delete").click()
+    expect(page.get_by_role("dialog", name=f"Delete {name}?")).to_be_visible()
+    inspect.look("delete a tunnel")
+    page.get_by_role("dialog").get_by_role("button", name="Cancel").click()
+    page.goto(f"{world.gateway.url}/tunnels?q=no-such-tunnel")
+    expect(page.get_by_text("No tunnel matches")).to_be_visible()
+    inspect.look("no tunnel matches")
 
 
 def test_dialogs_of_machines(inspect: Inspector) -> None:

@@ -20,6 +20,8 @@ interface ChartProps {
   lines: readonly Line[];
   ceiling?: number;
   format?: (value: number) => string;
+  /** Distances the values' labels may have; default: decimal ones. */
+  steps?: number[];
   /** How wide the labels of the values are, in pixels. */
   gutter?: number;
 }
@@ -33,6 +35,7 @@ export function Chart({
   lines,
   ceiling,
   format = String,
+  steps,
   gutter = 38,
 }: ChartProps) {
   const host = useRef<HTMLDivElement>(null);
@@ -85,6 +88,7 @@ export function Chart({
             size: gutter,
             space: 26,
             values: (_, all) => all.map(format),
+            ...(steps ? { incrs: steps } : {}),
           },
         ],
         series: [
@@ -111,7 +115,7 @@ export function Chart({
       chart.destroy();
       plot.current = null;
     };
-  }, [ceiling, colours, format, gutter, language, scheme]);
+  }, [ceiling, colours, format, gutter, language, scheme, steps]);
 
   // biome-ignore lint/correctness/useExhaustiveDependencies: a chart made anew needs its data again
   useEffect(() => {

@@ -81,11 +81,17 @@ export const theme = createTheme({
   },
 });
 
-/** In the dark the library writes red buttons in white: nothing would say that they are dangerous. */
+/**
+ * The library's red for what is wrong with a field has too little contrast in either scheme; and in the
+ * dark it writes red buttons in white: nothing would say that they are dangerous.
+ */
 export const cssVariables: CSSVariablesResolver = () => ({
   variables: {},
-  light: {},
-  dark: { "--mantine-color-red-light-color": "var(--mantine-color-red-3)" },
+  light: { "--mantine-color-error": "var(--mantine-color-red-7)" },
+  dark: {
+    "--mantine-color-red-light-color": "var(--mantine-color-red-3)",
+    "--mantine-color-error": "var(--mantine-color-red-4)",
+  },
 });
 
 const KEY = "underpass.color-scheme";

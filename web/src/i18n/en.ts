@@ -320,7 +320,7 @@ export const en = {
   "mapping.rate": "Right now",
   "mapping.open": "Open",
   "mapping.totals": "In all",
-  "mapping.totalConnections": "{count} connections",
+  "mapping.totalConnections": "Connections: {count}",
   "mapping.owner": "Owner",
   "mapping.status": "Status",
   "mapping.sent": "To the machine",

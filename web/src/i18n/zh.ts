@@ -308,7 +308,7 @@ export const zh: Dictionary = {
   "mapping.rate": "当前速率",
   "mapping.open": "连接中",
   "mapping.totals": "累计",
-  "mapping.totalConnections": "{count} 个连接",
+  "mapping.totalConnections": "连接数：{count}",
   "mapping.owner": "所有者",
   "mapping.status": "状态",
   "mapping.sent": "发往机器",

@@ -33,6 +33,7 @@ export function MainFields(props: FieldsProps) {
         label={t("mapping.protocol")}
         description={t(`protocol.${draft.protocol}.hint`)}
         labelProps={{ component: "div", id: kind }}
+        descriptionProps={{ mt: 5 }}
         inputWrapperOrder={["label", "input", "description", "error"]}
       >
         <SegmentedControl
@@ -81,6 +82,7 @@ function TargetFields({ draft, errors, onChange }: FieldsProps) {
         placeholder={t("terminal.choose")}
         searchable
         data-autofocus
+        openOnFocus={false}
         nothingFoundMessage={t("machines.noMatch")}
         data={(machines ?? []).map((one) => ({
           value: one.id,

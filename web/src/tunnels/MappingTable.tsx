@@ -45,7 +45,7 @@ export function MappingTable({
             </Table.Th>
             {!compact && <Table.Th className="mapping-wide">{t("mapping.totals")}</Table.Th>}
             {others && !compact && (
-              <Table.Th className="mapping-wide">{t("mapping.owner")}</Table.Th>
+              <Table.Th className="mapping-widest">{t("mapping.owner")}</Table.Th>
             )}
           </Table.Tr>
         </Table.Thead>
@@ -82,6 +82,11 @@ function Row({
           <MappingDot mapping={mapping} />
           <Link to={`/tunnels/${mapping.id}`}>{mapping.name}</Link>
         </span>
+        {/* Where the columns for them have no room. */}
+        <span className="mapping-narrow">
+          {!compact && <MachineLink mapping={mapping} />}
+          {rate && mapping.status === "active" && <Flow {...rate} unit="/s" />}
+        </span>
         {mapping.error && (
           <Text size="xs" className="mapping-error" title={mapping.error}>
             {mapping.error}
@@ -89,7 +94,7 @@ function Row({
         )}
       </Table.Td>
       <Table.Td className="mapping-mid">
-        <Badge size="sm" variant="default" radius="sm">
+        <Badge size="sm" variant="default" radius="sm" className="protocol">
           {t(`protocol.${mapping.protocol}`)}
         </Badge>
       </Table.Td>
@@ -114,7 +119,7 @@ function Row({
           </Text>
         </Table.Td>
       )}
-      {owner !== undefined && <Table.Td className="mapping-wide">{owner}</Table.Td>}
+      {owner !== undefined && <Table.Td className="mapping-widest">{owner}</Table.Td>}
     </Table.Tr>
   );
 }
@@ -144,18 +149,8 @@ export function PublicAddress({ mapping }: { mapping: Mapping }) {
 /** The machine, with a warning when it can't be reached, and what is opened there. */
 export function Target({ mapping, withMachine }: { mapping: Mapping; withMachine: boolean }) {
   const t = useT();
-  const { data: machines } = useMachines();
-  const machine = machines?.find((one) => one.id === mapping.target_client_id);
   const parts: ReactNode[] = [];
-  if (withMachine)
-    parts.push(
-      <span key="machine" className="mapping-machine">
-        {machine && machine.status !== "online" && <StatusDot status={machine.status} />}
-        <Link to={`/machines/${mapping.target_client_id}`}>
-          {machine?.name ?? mapping.target_client_id.slice(0, 8)}
-        </Link>
-      </span>,
-    );
+  if (withMachine) parts.push(<MachineLink key="machine" mapping={mapping} />);
   const target = targetOf(mapping);
   parts.push(
     <span
@@ -167,4 +162,17 @@ export function Target({ mapping, withMachine }: { mapping: Mapping; withMachine
     </span>,
   );
   return <span className="mapping-goal">{parts}</span>;
+}
+
+function MachineLink({ mapping }: { mapping: Mapping }) {
+  const { data: machines } = useMachines();
+  const machine = machines?.find((one) => one.id === mapping.target_client_id);
+  return (
+    <span className="mapping-machine">
+      {machine && machine.status !== "online" && <StatusDot status={machine.status} />}
+      <Link to={`/machines/${mapping.target_client_id}`}>
+        {machine?.name ?? mapping.target_client_id.slice(0, 8)}
+      </Link>
+    </span>
+  );
 }

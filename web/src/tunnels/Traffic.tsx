@@ -9,6 +9,8 @@ import { useT } from "../i18n";
 import { keepPoints, NO_POINTS, type RatePoints } from "./points";
 import { useMappingStats } from "./queries";
 
+/** Bytes have powers of two; 97.7 KiB is no label. */
+const STEPS = Array.from({ length: 45 }, (_, power) => 2 ** power);
 const perSecond = (value: number) => `${bytes(value)}/s`;
 
 export function Traffic({ mapping }: { mapping: Mapping }) {
@@ -66,6 +68,7 @@ export function Traffic({ mapping }: { mapping: Mapping }) {
         time={points.time}
         lines={lines.sent}
         format={bytes}
+        steps={STEPS}
         gutter={62}
       />
       <Chart
@@ -74,6 +77,7 @@ export function Traffic({ mapping }: { mapping: Mapping }) {
         time={points.time}
         lines={lines.received}
         format={bytes}
+        steps={STEPS}
         gutter={62}
       />
     </Paper>
