@@ -17,11 +17,12 @@ HEAD = """\
 
 Written by `scripts/cli_reference.py` from what `underpass COMMAND --help` says.
 
-Options that every command takes stand before it: `--server`, `--token`, `--fingerprint`, `--json`
-(which may stand anywhere before `--`, except after `serve`, `agent`, `shell`, `exec` and
-`ssh-proxy`). They come from `UNDERPASS_SERVER`, `UNDERPASS_TOKEN` and `UNDERPASS_FINGERPRINT` when
-not given, then from what `underpass login` stored in `~/.config/underpass/credentials.json`
-(`UNDERPASS_CONFIG_DIR`, `XDG_CONFIG_HOME`). `SSL_CERT_FILE` adds an authority of your own.
+Options that every command takes stand before it: `--server`, `--token`, `--fingerprint`,
+`--transport`, `--json` (which may stand anywhere before `--`, except after `serve`, `agent`,
+`shell`, `exec` and `ssh-proxy`). They come from `UNDERPASS_SERVER`, `UNDERPASS_TOKEN`,
+`UNDERPASS_FINGERPRINT` and `UNDERPASS_TRANSPORT` when not given, then from what `underpass login`
+stored in `~/.config/underpass/credentials.json` (`UNDERPASS_CONFIG_DIR`, `XDG_CONFIG_HOME`).
+`SSL_CERT_FILE` adds an authority of your own.
 
 Completion, machine names included: `underpass --install-completion` (bash, zsh, fish).
 [Exit statuses](exit-codes.md) are documented apart.

@@ -131,3 +131,22 @@ def test_status_of_every_kind_is_documented() -> None:
     for name in exits.__all__:
         if name.isupper():
             assert f"| {getattr(exits, name)} |" in text, name
+
+
+def test_the_transport_is_a_flag_and_a_variable(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from underpass.cli.options import Options
+    from underpass.core.errors import InvalidRequest
+
+    monkeypatch.setenv("UNDERPASS_CONFIG_DIR", str(tmp_path))
+    monkeypatch.delenv("UNDERPASS_TRANSPORT", raising=False)
+    assert Options().connection().transport == "auto"
+    monkeypatch.setenv("UNDERPASS_TRANSPORT", "quic")
+    assert Options().connection().transport == "quic"
+    assert Options(transport="tcp").connection().transport == "tcp"
+    monkeypatch.setenv("UNDERPASS_TRANSPORT", "pigeon")
+    with pytest.raises(InvalidRequest) as error:
+        Options().connection()
+    assert error.value.code == "bad_transport"
+    assert "quic" in (error.value.hint or "")

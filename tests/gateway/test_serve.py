@@ -346,3 +346,34 @@ async def test_a_built_in_agent_that_fails_is_tried_again_and_can_be_stopped(
             await agent.stop()
     finally:
         await gateway.stop()
+
+
+async def test_it_takes_links_over_udp_unless_told_not_to(tmp_path: Path) -> None:
+    gateway = Gateway(_settings(tmp_path))
+    await gateway.start()
+    assert gateway.quic_front is not None
+    assert gateway.quic_front.port == gateway.services.port
+    certificate = (tmp_path / "state" / "tls-cert.pem").read_bytes()
+    await gateway.stop()
+    gateway = Gateway(_settings(tmp_path))
+    await gateway.start()  # the certificate stays the same
+    assert (tmp_path / "state" / "tls-cert.pem").read_bytes() == certificate
+    await gateway.stop()
+    gateway = Gateway(_settings(tmp_path, quic=False))
+    await gateway.start()
+    assert gateway.quic_front is None
+    await gateway.stop()
+
+
+async def test_a_udp_port_it_can_not_have_is_no_reason_not_to_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def taken(*_: Any) -> socket.socket:
+        raise OSError(98, "Address already in use")
+
+    monkeypatch.setattr("underpass.gateway.quic_front.bound_socket", taken)
+    gateway = Gateway(_settings(tmp_path))
+    await gateway.start()
+    assert gateway.quic_front is None
+    assert (await _get(gateway.url, "/ready")).status_code == 200
+    await gateway.stop()
