@@ -15,7 +15,7 @@ from underpass.control.access import AgentView
 from underpass.control.live import LiveBus
 from underpass.control.subject import Subject
 from underpass.core import metrics
-from underpass.core.errors import InvalidRequest, NotFound
+from underpass.core.errors import Conflict, InvalidRequest, NotFound
 from underpass.core.supervisor import Supervisor
 from underpass.gateway.client_streams import ClientStreams, needed_action
 from underpass.gateway.registry import LinkRegistry
@@ -54,6 +54,23 @@ class FakeAgents:
         return AgentView.of(self.row)
 
 
+class FakeOffers:
+    """Bob's neighbour Eve has accepted an offer of one target."""
+
+    def __init__(self) -> None:
+        self.lent = {("u-3", AGENT_ID, "tcp:127.0.0.1:3306")}
+        self.maintenance = False
+
+    async def allows(
+        self, subject: Subject, agent_id: str, target: str, *, starting: bool = False
+    ) -> str | None:
+        if (subject.user_id, agent_id, target) not in self.lent:
+            return None
+        if starting and self.maintenance:
+            raise Conflict("The machine is under maintenance.", code="agent_maintenance")
+        return "offer:o-1"
+
+
 class FakeAudit:
     def __init__(self) -> None:
         self.session_id = "s-1"
@@ -89,6 +106,7 @@ class World:
     def __init__(self, supervisor: Supervisor, audit: FakeAudit | None) -> None:
         self.supervisor = supervisor
         self.agents = FakeAgents()
+        self.offers = FakeOffers()
         self.events = FakeEvents()
         self.bus = LiveBus()
         self.registry = LinkRegistry(supervisor)
@@ -101,6 +119,7 @@ class World:
             events=self.events,  # type: ignore[arg-type]
             bus=self.bus,
             exec_audit=audit,
+            offers=self.offers,
             recheck=0.05,
         )
 
@@ -303,6 +322,72 @@ class TestOpening:
                 "command": ["id"], "login": "x", "session_id": "s-1",
                 "user": {"id": "u-2", "username": "bob"},
             }  # fmt: skip
+
+
+class TestOffers:
+    EVE = Subject("u-3", "eve", "user")
+    LENT = "tcp:127.0.0.1:3306"
+
+    async def test_the_target_that_was_lent_and_no_other(self) -> None:
+        async with world() as here:
+            client = here.person(self.EVE)
+            stream = await client.open(self.LENT, {"agent": AGENT_ID})
+            user = {"id": "u-3", "username": "eve"}
+            assert here.opened == [(self.LENT, {"user": user})]
+            await until(lambda: here.events.named("stream.opened"))
+            (opened,) = here.events.named("stream.opened")
+            assert (opened["rule"], opened["agent_id"]) == ("offer:o-1", AGENT_ID)
+            for target, name in (
+                ("tcp:127.0.0.1:3307", AGENT_ID), (self.LENT, "web-1"), ("exec", AGENT_ID),
+            ):  # fmt: skip
+                with pytest.raises(OpenRefused) as refused:
+                    await client.open(target, {"agent": name})
+                assert refused.value.status == 404
+            stream.abort()
+
+    async def test_seen_but_not_allowed_may_have_been_lent(self) -> None:
+        async with world() as here:
+            here.agents.find = lambda *_: _now(here.agents.row)  # type: ignore[method-assign]
+            client = here.person(Subject("u-3", "aud", "auditor"))
+            stream = await client.open(self.LENT, META)
+            await until(lambda: here.events.named("stream.opened"))
+            assert here.events.named("stream.opened")[0]["rule"] == "offer:o-1"
+            stream.abort()
+
+    async def test_what_refuses_the_offer_is_told_and_recorded(self) -> None:
+        async with world() as here:
+            here.offers.maintenance = True
+            client = here.person(self.EVE)
+            with pytest.raises(OpenRefused) as refused:
+                await client.open(self.LENT, {"agent": AGENT_ID})
+            assert refused.value.code == "agent_maintenance"
+            await until(lambda: here.events.named("stream.denied"))
+
+    async def test_news_of_an_ended_offer_cuts_what_is_open(self) -> None:
+        async with world() as here:
+            here.streams._recheck = 60
+            watching = here.supervisor.start(here.streams.watch(), "watch")
+            client = here.person(self.EVE)
+            stream = await client.open(self.LENT, {"agent": AGENT_ID})
+            await here.streams.recheck()
+            assert not stream.closed
+            here.offers.lent.clear()
+            here.bus.publish("offer", {"id": "o-1"})
+            async with asyncio.timeout(5):
+                with pytest.raises(StreamReset) as reset:
+                    await stream.read()
+            assert reset.value.code == "permission_lost"
+            watching.cancel()
+
+    async def test_one_that_runs_out_is_cut_by_the_next_look(self) -> None:
+        async with world() as here:
+            here.supervisor.start(here.streams.watch(), "watch")
+            client = here.person(self.EVE)
+            stream = await client.open(self.LENT, {"agent": AGENT_ID})
+            here.offers.lent.clear()
+            async with asyncio.timeout(5):
+                with pytest.raises(StreamReset):
+                    await stream.read()
 
 
 class TestPrograms:

@@ -22,6 +22,7 @@ from underpass.gateway.http import (
     links,
     live,
     mappings,
+    offers,
     recordings,
     sessions,
     setup,
@@ -56,6 +57,7 @@ ROUTERS: Final = (
     sessions,
     recordings,
     mappings,
+    offers,
     links,
 )
 """One module per noun, each with a ``router``."""
@@ -75,6 +77,7 @@ _TAGS: Final = [
     {"name": "sessions", "description": "Terminal sessions, live and over."},
     {"name": "recordings", "description": "What the terminals showed."},
     {"name": "mappings", "description": "What comes in at a port here goes out at a machine."},
+    {"name": "offers", "description": "A target lent to whoever has a code, once."},
     {"name": "health", "description": "For monitoring, and for whoever is about to connect."},
 ]
 

@@ -13,6 +13,8 @@ Which permission a target needs:
 any other ``tcp:``, ``udp``,        ``forward``
 and ``unix:``
 =================================== =========
+
+Whoever has no such permission may have accepted an offer (``control.offers``) of just this target.
 """
 
 from __future__ import annotations
@@ -32,7 +34,13 @@ from underpass.control.events import Events
 from underpass.control.live import LiveBus, LiveMessage
 from underpass.control.subject import Subject
 from underpass.core import metrics
-from underpass.core.errors import Conflict, Forbidden, InvalidRequest, UnderpassError
+from underpass.core.errors import (
+    Conflict,
+    Forbidden,
+    InvalidRequest,
+    NotFound,
+    UnderpassError,
+)
 from underpass.core.supervisor import Supervisor
 from underpass.gateway.router import CarrierChoice, Router
 from underpass.links.link import Link, Opening
@@ -76,6 +84,14 @@ class AgentsLike(Protocol):
     async def view(self, agent_id: str) -> AgentView | None: ...
 
 
+class OffersLike(Protocol):
+    """What lets people in who have no permission of their own (``control.offers.Offers``)."""
+
+    async def allows(
+        self, subject: Subject, agent_id: str, target: str, *, starting: bool = False
+    ) -> str | None: ...
+
+
 def needed_action(target: str) -> Action:
     """The permission *target* needs.
 
@@ -110,8 +126,9 @@ class ClientStreams:
         router: the way to agents.
         agents: the machines.
         events: told of every decision and every end.
-        bus: what makes a re-check come at once (topics ``user`` and ``agent``).
+        bus: what makes a re-check come at once (topics ``user``, ``agent`` and ``offer``).
         exec_audit: keeps the record of programs; without it ``exec`` is refused.
+        offers: asked where a person's own permission does not suffice.
         recheck: seconds between two re-checks.
 
     Start :meth:`watch` as a task, and pass :meth:`serve` to the link server.
@@ -125,6 +142,7 @@ class ClientStreams:
         events: Events,
         bus: LiveBus,
         exec_audit: ExecAuditor | None = None,
+        offers: OffersLike | None = None,
         recheck: float = RECHECK,
     ) -> None:
         self._router = router
@@ -132,6 +150,7 @@ class ClientStreams:
         self._events = events
         self._bus = bus
         self._exec_audit = exec_audit
+        self._offers = offers
         self._recheck = recheck
         self._supervisor = Supervisor("client streams")
         self._open: set[_Open] = set()
@@ -170,13 +189,20 @@ class ClientStreams:
             raise InvalidRequest("meta.agent must name a machine.", code="invalid_meta")
         target = opening.target
         agent_id: str | None = None
+        row: Any = None
         try:
             action = needed_action(target)
-            row = await self._agents.find(subject, wanted)
-            agent_id = str(row.id)
-            decision = require(subject, action, AgentView.of(row))
-            if action == "shell" and row.status == "maintenance":
-                raise Conflict("The machine is under maintenance.", code="agent_maintenance")
+            try:
+                row = await self._agents.find(subject, wanted)
+                agent_id = str(row.id)
+                rule = require(subject, action, AgentView.of(row)).rule
+                if action == "shell" and row.status == "maintenance":
+                    raise Conflict("The machine is under maintenance.", code="agent_maintenance")
+            except (NotFound, Forbidden):
+                lent = await self._lent(subject, agent_id or wanted, target, starting=True)
+                if lent is None:
+                    raise
+                agent_id, rule = agent_id or wanted, lent
         except UnderpassError as error:
             self._record(
                 "stream.denied", subject, agent_id, target, outcome="denied",
@@ -184,17 +210,25 @@ class ClientStreams:
             )  # fmt: skip
             raise
         kind = target.partition(":")[0]
-        current = _Open(subject, agent_id, action)
+        current = _Open(subject, agent_id, action, target)
         self._open.add(current)
         metrics.STREAMS.labels(kind).inc()
         try:
             if kind == "exec":
                 await self._run_exec(opening, current, row)
             else:
-                await self._forward(opening, current, target, decision.rule)
+                await self._forward(opening, current, target, rule)
         finally:
             self._open.discard(current)
             metrics.STREAMS.labels(kind).dec()
+
+    async def _lent(
+        self, subject: Subject, agent_id: str, target: str, *, starting: bool = False
+    ) -> str | None:
+        """The offer by which somebody who may not use the machine reaches this target of it."""
+        if self._offers is None:
+            return None
+        return await self._offers.allows(subject, agent_id, target, starting=starting)
 
     async def _forward(self, opening: Opening, current: _Open, target: str, rule: str) -> None:
         meta = _unseen(opening.meta)
@@ -256,7 +290,7 @@ class ClientStreams:
 
         def concerns(message: LiveMessage) -> bool:
             # Of machines, only what may take a right away: hundreds come online at once.
-            return message.topic == "user" or (
+            return message.topic in {"user", "offer"} or (
                 message.topic == "agent" and message.data.get("change") in {"updated", "deleted"}
             )
 
@@ -278,7 +312,7 @@ class ClientStreams:
             if stream.agent_id not in views:
                 views[stream.agent_id] = await self._agents.view(stream.agent_id)
             decision = authorise(stream.subject, stream.action, views[stream.agent_id])
-            if decision.allowed:
+            if decision.allowed or await self._lent(stream.subject, stream.agent_id, stream.target):
                 continue
             self._record(
                 "stream.cut", stream.subject, stream.agent_id, None, outcome="denied",
@@ -345,10 +379,11 @@ def _is_resumed(meta: dict[str, Any]) -> bool:
 class _Open:
     """One stream of a person, so that it can be cut."""
 
-    def __init__(self, subject: Subject, agent_id: str, action: Action) -> None:
+    def __init__(self, subject: Subject, agent_id: str, action: Action, target: str) -> None:
         self.subject = subject
         self.agent_id = agent_id
         self.action: Action = action
+        self.target = target
         self.session_id: str | None = None
         self.stream: Stream | None = None
         self._cut: tuple[str, str] | None = None

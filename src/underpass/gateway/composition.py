@@ -17,6 +17,7 @@ from underpass.control.mapping_orphans import MappingOrphans
 from underpass.control.mappings import Mappings
 from underpass.control.metric_history import MetricHistory
 from underpass.control.nonces import Nonces
+from underpass.control.offers import Offers
 from underpass.control.passwords import Passwords
 from underpass.control.port_leases import DEFAULT_PORTS, PortRules
 from underpass.control.presence import Presence
@@ -31,7 +32,7 @@ from underpass.control.users import Users
 from underpass.core.clock import Clock
 from underpass.core.settings import GatewaySettings, SettingsError
 from underpass.core.supervisor import Supervisor
-from underpass.gateway.client_streams import ClientStreams
+from underpass.gateway.client_streams import ClientStreams, needed_action
 from underpass.gateway.entrypoints.admission import AddressRules, Places
 from underpass.gateway.entrypoints.entry_point import MAX_CONNECTIONS, MAX_FLOWS, Surroundings
 from underpass.gateway.entrypoints.permission import OwnerRights
@@ -184,9 +185,10 @@ def _compose_mappings(services: Services) -> None:
         max_per_user=settings.max_mappings_per_user,
         default_bind=settings.host,
     )
+    rights = OwnerRights(services.users, services.agents, services.clock, services.bus)
     around = Surroundings(
         router=services.router,
-        rights=OwnerRights(services.users, services.agents, services.clock, services.bus),
+        rights=rights,
         refusals=Refusals(services.events, services.clock, services.supervisor),
         clock=services.clock,
         connections=Places(MAX_CONNECTIONS),
@@ -202,6 +204,18 @@ def _compose_mappings(services: Services) -> None:
     )
     orphans = MappingOrphans(services.database, services.bus, services.mappings.remove)
     services.supervisor.start(orphans.watch(), "mapping orphans")
+    services.offers = Offers(
+        services.database,
+        services.clock,
+        events=services.events,
+        bus=services.bus,
+        agents=services.agents,
+        rights=rights,
+        needed_action=needed_action,
+        limits=services.limits,
+        kv=services.kv,
+    )
+    services.supervisor.start(services.offers.watch(), "offers")
 
 
 def _compose_terminals(services: Services) -> None:
@@ -282,6 +296,7 @@ def _compose_links(services: Services) -> None:
             events=services.events,
             clock=services.clock,
         ),
+        offers=services.offers,
     )
     services.terminals.end_program = services.client_streams.end_program
     services.link_server = LinkServer(

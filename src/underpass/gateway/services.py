@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from underpass.control.live import LiveBus
     from underpass.control.mappings import Mappings
     from underpass.control.nonces import Nonces
+    from underpass.control.offers import Offers
     from underpass.control.presence import Presence
     from underpass.control.rate_limits import RateLimits
     from underpass.control.recordings import Recordings
@@ -82,6 +83,7 @@ class Services:
     recordings: Recordings = _UNSET
     mappings: Mappings = _UNSET
     tunnels: Tunnels = _UNSET
+    offers: Offers = _UNSET
 
     registry: LinkRegistry = _UNSET
     router: Router = _UNSET

@@ -83,7 +83,7 @@ async def test_plain_users_get_no_farther_than_refusals_with_made_up_ids(app: Ap
     bob = await app.person("bob")
     allowed = {
         "GET /api/v1/assets", "GET /api/v1/sessions", "GET /api/v1/recordings",
-        "GET /api/v1/mappings", "GET /api/v1/api-keys", "GET /api/v1/auth/me",
+        "GET /api/v1/mappings", "GET /api/v1/offers", "GET /api/v1/api-keys", "GET /api/v1/auth/me",
         "POST /api/v1/auth/token", "POST /api/v1/auth/logout", "GET /api/v1/live",
     }  # fmt: skip
     for method, path in _routes(app):
@@ -98,7 +98,8 @@ async def test_plain_users_get_no_farther_than_refusals_with_made_up_ids(app: Ap
 async def test_lists_of_a_plain_user_are_empty_without_anything_of_theirs(app: App) -> None:
     await app.machine(new_id(), "somebody else")
     bob = await app.person("bob")
-    for path in ("/api/v1/assets", "/api/v1/sessions", "/api/v1/recordings", "/api/v1/mappings"):
+    for noun in ("assets", "sessions", "recordings", "mappings", "offers"):
+        path = f"/api/v1/{noun}"
         assert (await bob.get(path)).json()["data"]["total"] == 0, path
 
 
