@@ -25,6 +25,7 @@ class UdpCable:
         self.lose: Callable[[bytes, bool], bool] = lambda _data, _outward: False
         """Given each datagram and whether it goes to the target; true drops it."""
         self._listener = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._listener.setblocking(False)  # readable may mean an error somebody else has read
         self._listener.bind(("127.0.0.1", port))
         self.port = int(self._listener.getsockname()[1])
         self._lock = threading.Lock()
@@ -61,6 +62,7 @@ class UdpCable:
 
     def _add(self, client: tuple[str, int]) -> None:
         way = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        way.setblocking(False)
         way.bind(("127.0.0.1", 0))
         self._ways[client] = way
         self._clients[way] = client
