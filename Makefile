@@ -6,7 +6,7 @@
 VENV ?= .venv
 ARGS ?=
 PYTEST_ARGS ?=
-PART ?= links
+PART ?=
 INPUTS ?= 1000000
 PY = $(VENV)/bin/python
 export VENV PYTHON
@@ -51,7 +51,7 @@ format: ## Put every file into the project's format
 	@$(VENV)/bin/ruff format $(SOURCES)
 	@cd web && npm run --silent format
 
-bench: ## Benchmarks (PART=links)
+bench: ## Benchmarks (PART=links, tunnels or paths; default: all)
 	@sh scripts/setup.sh dev
 	@$(PY) -m bench $(PART) $(ARGS)
 
