@@ -29,11 +29,12 @@ from bench.services import (
     start_nginx,
 )
 
-CARRIERS = ["tcp", "tls", "websocket"]
+CARRIERS = ["tcp", "dedicated", "tls", "websocket"]
 NAMES = {
     "direct": "direct",
     "bare": "two bare forwarders",
     "tcp": "link over TCP",
+    "dedicated": "link over TCP, spares beside it",
     "tls": "link over TLS 1.3",
     "websocket": "link over WebSocket",
 }

@@ -14,6 +14,7 @@ import json
 import ssl
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +22,22 @@ import uvloop
 
 from underpass.core.errors import UnderpassError
 from underpass.core.supervisor import Supervisor
+from underpass.links.carriers.holder import CARRIER, Carriers
+from underpass.links.carriers.pool import SpareDesk, SparePool
+from underpass.links.carriers.preface import SPARE_PREFACE
 from underpass.links.link import Link, Opening, Peer
 from underpass.links.relay import relay
 from underpass.links.sockets import SocketStream, connect_tcp
-from underpass.links.transports.connection import StreamTransport, connect
+from underpass.links.stream import Stream
+from underpass.links.transports.connection import StreamTransport, adopt, connect
 from underpass.links.transports.websocket import accept_websocket, connect_websocket
 
 PATH = "/api/v1/link"
+KEY = bytes(32)
+"""Of the spares; there is no handshake here to make one."""
 AGENT = Peer("agent", "bench", "bench", None, "0", frozenset())
-NODE = Peer("node", "bench", "bench", None, "0", frozenset())
+DEDICATED = ("dedicated", "dedicated-copied")
+"""A link over TCP with spares beside it; the second relays without splicing."""
 
 
 class Upgrade(asyncio.Protocol):
@@ -45,10 +53,47 @@ class Upgrade(asyncio.Protocol):
         self._accepted(accept_websocket(self._transport, data, PATH))
 
 
+class FirstBytes(asyncio.Protocol):
+    """Tells spares from the link."""
+
+    def __init__(self, accepted: Any, desk: SpareDesk) -> None:
+        self._accepted = accepted
+        self._desk = desk
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        if data.startswith(SPARE_PREFACE):
+            self._desk.take(self._transport, data)
+        else:
+            self._accepted(adopt(self._transport, "tcp", data))
+
+
+OPENED: Counter[str] = Counter()
+"""How many streams went which way."""
+
+
+async def open_stream(link: Link, pool: SparePool | None, target: str, interactive: bool) -> Stream:
+    """A stream on a spare when there is one; what somebody types goes in the link, as always."""
+    spare = pool.take() if pool is not None and not interactive else None
+    OPENED["link" if spare is None else "spare"] += 1
+    if spare is None:
+        return await link.open(target, interactive=interactive)
+    stream = spare.claim()
+    try:
+        stream.hold(await link.open(target, {CARRIER: spare.ticket}))
+    except BaseException:
+        stream.abort()
+        raise
+    return stream
+
+
 async def run_gateway(carrier: str, targets: list[str], state: Path) -> None:
     """Wait for a link, forward one port per target over it, take commands."""
     loop = asyncio.get_running_loop()
     arrived: asyncio.Future[Any] = loop.create_future()
+    desk = SpareDesk()
     tls = None
     if carrier == "tls":
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -63,9 +108,11 @@ async def run_gateway(carrier: str, targets: list[str], state: Path) -> None:
     def factory() -> asyncio.Protocol:
         if carrier == "websocket":
             return Upgrade(arrived.set_result)
+        if carrier in DEDICATED:
+            return FirstBytes(arrived.set_result, desk)
         return Accepting("tls" if tls else "tcp")
 
-    server = await loop.create_server(factory, "127.0.0.1", 0, ssl=tls)
+    server = await loop.create_server(factory, "127.0.0.1", 0, ssl=tls, backlog=1024)
     say({"link": server.sockets[0].getsockname()[1]})
     async with asyncio.timeout(20):
         transport = await arrived
@@ -73,16 +120,17 @@ async def run_gateway(carrier: str, targets: list[str], state: Path) -> None:
         await transport.upgraded()
     link = Link(transport, AGENT, dialler=False)
     link.start()
+    pool = desk.open(link, KEY) if carrier in DEDICATED else None
 
     users = Supervisor("users")
 
     async def forward(user: SocketStream, target: str, interactive: bool) -> None:
         try:
-            stream = await link.open(target, interactive=interactive)
+            stream = await open_stream(link, pool, target, interactive)
         except UnderpassError as error:
             user.abort(error.code)
             return
-        await relay(user, stream)
+        await relay(user, stream, splice=carrier != "dedicated-copied")
 
     def user_factory(target: str, interactive: bool) -> Any:
         def connected(stream: SocketStream) -> None:
@@ -117,6 +165,9 @@ async def take_commands(link: Link) -> None:
         command, _, argument = line.decode().strip().partition(" ")
         if command == "streams":
             say({"per_second": await count_streams(link, float(argument))})
+        elif command == "opened":
+            say(dict(OPENED))
+            OPENED.clear()
         elif command == "rtt":
             say({"rtt": link.rtt})
 
@@ -149,7 +200,8 @@ async def run_agent(carrier: str, port: int, state: Path) -> None:
         transport = await connect("127.0.0.1", port, tls=tls, server_hostname="localhost")
     else:
         transport = await connect("127.0.0.1", port)
-    link = Link(transport, NODE, dialler=True)
+    node = Peer("node", "bench", "bench", f"127.0.0.1:{port}", "0", frozenset())
+    link = Link(transport, node, dialler=True)
 
     async def opener(opening: Opening) -> None:
         if opening.target == "nothing":
@@ -157,13 +209,14 @@ async def run_agent(carrier: str, port: int, state: Path) -> None:
             return
         _, host, number = opening.target.split(":")
         service = await connect_tcp(host, int(number))
-        await relay(opening.accept(), service)
+        await relay(opening.accept(), service, splice=carrier != "dedicated-copied")
 
-    link.on_open(opener)
-    link.start()
-    gc.collect()
-    gc.freeze()
-    await link.wait_closed()
+    async with Carriers() as carriers:
+        link.on_open(carriers.serve(link, KEY, opener) if carrier in DEDICATED else opener)
+        link.start()
+        gc.collect()
+        gc.freeze()
+        await link.wait_closed()
 
 
 def say(answer: dict[str, Any]) -> None:
@@ -175,7 +228,7 @@ def main() -> None:
     """Run as a child of the benchmark."""
     parser = argparse.ArgumentParser()
     parser.add_argument("role", choices=["gateway", "agent"])
-    parser.add_argument("carrier", choices=["tcp", "tls", "websocket"])
+    parser.add_argument("carrier", choices=["tcp", "tls", "websocket", *DEDICATED])
     parser.add_argument("--state", type=Path, required=True, help="holds cert.pem and key.pem")
     parser.add_argument("--port", type=int, default=0, help="agent: where the gateway waits")
     parser.add_argument("--loop", choices=["uvloop", "asyncio"], default="uvloop")
