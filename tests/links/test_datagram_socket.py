@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.links.loops import anyio_backend  # noqa: F401
 from underpass.links.datagram_socket import Address, DatagramSocket
 
 

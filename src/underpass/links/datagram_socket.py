@@ -24,6 +24,8 @@ _BATCH: Final = 64
 _LARGEST: Final = 65_536
 _BUFFER: Final = 4 << 20
 """What is asked of the kernel for bursts; it gives what its limit allows."""
+_FORCE: Final = {"SO_RCVBUFFORCE": 33, "SO_SNDBUFFORCE": 32}
+"""Linux; Python has no names for them."""
 _PAUSE: Final = 0.1
 """Seconds without reading when the kernel has no memory for us."""
 _EXHAUSTED: Final = frozenset({errno.ENOMEM, errno.ENOBUFS})
@@ -48,6 +50,9 @@ class DatagramSocket:
         for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
             with contextlib.suppress(OSError):  # then the default has to do
                 sock.setsockopt(socket.SOL_SOCKET, option, _BUFFER)
+        for name in ("SO_RCVBUFFORCE", "SO_SNDBUFFORCE"):
+            with contextlib.suppress(OSError):  # only root may go above the limit
+                sock.setsockopt(socket.SOL_SOCKET, _FORCE[name], _BUFFER)
         self._sock = sock
         self._received = received
         self._loop = asyncio.get_running_loop()
@@ -55,6 +60,7 @@ class DatagramSocket:
         self.closed = False
         self.dropped = 0
         self.errors = 0
+        self._errors_seen = 0
         if received is not None:
             self.start(received)
 
@@ -107,13 +113,14 @@ class DatagramSocket:
     def _readable(self) -> None:
         received = self._received
         assert received is not None
+        nothing = True
         for _ in range(_BATCH):
             if self.closed:
                 return
             try:
                 data, address = self._sock.recvfrom(_LARGEST)
             except (BlockingIOError, InterruptedError):
-                return
+                break
             except OSError as error:
                 self.errors += 1
                 if error.errno in _EXHAUSTED:
@@ -121,4 +128,11 @@ class DatagramSocket:
                     self._timer = self._loop.call_later(_PAUSE, self.start, received)
                     return
             else:
+                nothing = False
                 received(data, address)
+        if (nothing or self.errors != self._errors_seen) and not self.closed:
+            # We were called for an error, which ``send`` may have taken already. libuv watches a
+            # descriptor no more once it has told of an error, so have it watch anew.
+            self._errors_seen = self.errors
+            self._loop.remove_reader(self._sock.fileno())
+            self._loop.add_reader(self._sock.fileno(), self._readable)

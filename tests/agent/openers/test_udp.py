@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.links.loops import anyio_backend  # noqa: F401
 from underpass.agent.openers import dispatch
 from underpass.agent.openers.udp import udp_opener
 from underpass.agent.openers.udp_association import Association
