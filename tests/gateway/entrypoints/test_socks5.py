@@ -23,6 +23,7 @@ from tests.gateway.entrypoints.world import (
     until,
     world,
 )
+from tests.links.loops import anyio_backend  # noqa: F401
 from underpass.control.mapping import Source
 from underpass.core import metrics
 from underpass.core.errors import Forbidden

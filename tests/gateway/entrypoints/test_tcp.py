@@ -23,6 +23,7 @@ from tests.gateway.entrypoints.world import (
     world,
 )
 from tests.gateway.gateways import AGENT_ID
+from tests.links.loops import anyio_backend  # noqa: F401
 from underpass.control.mapping import Limits, Source
 from underpass.core import metrics
 from underpass.gateway.entrypoints.admission import AddressRules

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.gateway.entrypoints.world import UdpClient, UdpEcho, World, mapping, until, world
+from tests.links.loops import anyio_backend  # noqa: F401
 from underpass.core import metrics
 from underpass.core.clock import ManualClock
 from underpass.gateway.entrypoints.udp import UdpEntryPoint
@@ -114,8 +115,10 @@ class TestLosing:
             client = UdpClient(await open_port(here, port))
             for _ in range(5):
                 client.send(b"anybody?")
-                await asyncio.sleep(0.005)
-            await until(lambda: here.opened)
+                await asyncio.sleep(0.02)
+            again = UdpEcho(port=port)
+            assert await client.ask(b"now") == b"now"
+            again.sock.close()
             assert len(here.opened) == 1
             assert here.tunnels.live("m-1").active == 1
             client.sock.close()

@@ -239,10 +239,10 @@ async def ask(port: int, data: bytes, host: str = "127.0.0.1") -> bytes:
 class UdpEcho:
     """Answers every datagram with itself."""
 
-    def __init__(self, host: str = "127.0.0.1") -> None:
+    def __init__(self, host: str = "127.0.0.1", port: int = 0) -> None:
         self.heard: list[tuple[bytes, Address]] = []
         sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
-        sock.bind((host, 0))
+        sock.bind((host, port))
         self.port = int(sock.getsockname()[1])
         self.sock = DatagramSocket(sock, self._received)
 
