@@ -49,3 +49,24 @@ async def test_out_of_descriptors() -> None:
 
 async def test_a_connection_that_is_over() -> None:
     assert (await accepted_by(errno.ECONNABORTED)).failures == 0
+
+
+async def test_everything_accept_can_say() -> None:
+    errors = (errno.EMFILE, errno.EPROTO, errno.ENFILE, errno.EINVAL)
+    assert (await accepted_by(*errors)).failures == 3
+
+
+async def test_closing_while_it_waits() -> None:
+    (sock,) = bind("tcp", [0], ["127.0.0.1"])
+    listener = Listener(
+        [Reluctant(sock, *[errno.EMFILE] * 9)],  # type: ignore[list-item]
+        lambda *_: None,
+    )
+    _, writer = await asyncio.open_connection("127.0.0.1", listener.ports[0])
+    async with asyncio.timeout(5):
+        while not listener.failures:
+            await asyncio.sleep(0.005)
+    listener.close()
+    await asyncio.sleep(0.06)  # it would have tried again by now
+    assert listener.failures == 1
+    writer.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 
 import pytest
@@ -44,3 +45,18 @@ def test_an_address_that_is_not_ours() -> None:
         bind("tcp", [0], ["192.0.2.1"], who="machine")
     assert error.value.code == "bind_failed"
     assert error.value.message.startswith("The machine can't listen")
+
+
+def test_a_machine_without_ipv6(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = socket.socket
+
+    def only_ipv4(family: int, kind: int) -> socket.socket:
+        if family == socket.AF_INET6:
+            raise OSError(errno.EAFNOSUPPORT, "Address family not supported")
+        return real(family, kind)
+
+    monkeypatch.setattr(socket, "socket", only_ipv4)
+    (sock,) = bind("tcp", [0], ["127.0.0.1", "::1"])
+    sock.close()
+    with pytest.raises(Unavailable):  # asked for by name
+        bind("tcp", [0], ["::1"])
