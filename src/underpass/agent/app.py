@@ -16,6 +16,8 @@ from underpass.agent.facts import Facts
 from underpass.agent.heartbeat import Heartbeat, MachineUnknown
 from underpass.agent.layers import Identity
 from underpass.agent.link_keeper import LinkKeeper
+from underpass.agent.listeners import FEATURE as LISTEN
+from underpass.agent.listeners import Listeners
 from underpass.agent.openers import dispatch
 from underpass.agent.openers.exec import exec_opener
 from underpass.agent.openers.pty import pty_opener
@@ -45,7 +47,7 @@ _log = structlog.get_logger(__name__)
 
 FINALLY_REFUSED: Final = 3
 """Exit status: the gateway said no, and asking again is pointless."""
-_FEATURES: Final = frozenset({"tcp", "udp", "unix", "pty", "exec", DEDICATED})
+_FEATURES: Final = frozenset({"tcp", "udp", "unix", "pty", "exec", DEDICATED, LISTEN})
 _ANNOUNCE_TRIES: Final = 3
 _MAX_TERMINATED: Final = 10_000
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
@@ -134,6 +136,7 @@ class Agent:
         self._open = dispatch(
             _openers(self.policy, self._host, self._resumables, Identity(self._state.private_key))
         )
+        self._listeners = Listeners(self.policy)
         self._keeper: LinkKeeper | None = None
         self._carriers = Carriers()
         self._forgotten = False
@@ -175,6 +178,7 @@ class Agent:
 
     async def close(self) -> None:
         """Give back what is held. Idempotent."""
+        await self._listeners.close()
         await self._resumables.close()
         await self._host.close()
         await self._http.close()
@@ -207,6 +211,7 @@ class Agent:
         _log.warning("enrolment_lost", reason=why)
         self._state.forget_enrolment()
         self._forgotten = True
+        self._listeners.forget()
         self._resumables.end_all("terminated", "The machine was removed.")
         for session in self._host.announce():
             self._host.terminate(session["session_id"], "The machine was removed.")
@@ -238,7 +243,7 @@ class Agent:
         )
         try:
             async with Carriers() as self._carriers:
-                await _all(self._heartbeat.run(), self._keeper.run())
+                await _all(self._heartbeat.run(), self._keeper.run(), self._listeners.run())
         finally:
             self._keeper = None
 
@@ -255,9 +260,11 @@ class Agent:
         link.on_open(self._carriers.serve(link, carrier_key(secret, link.id), self._open))
         link.on_control("session.terminate", self._terminate)
         link.on_control("metrics", self._metrics)
+        self._listeners.prepare(link)
 
     async def _linked(self, link: Link) -> None:
         await self._announce(link)
+        await self._listeners.linked(link)
         self._say_ready()
         await self._heartbeat.beat()
 

@@ -32,6 +32,7 @@ from underpass.control.users import Users
 from underpass.core.clock import Clock
 from underpass.core.settings import GatewaySettings, SettingsError
 from underpass.core.supervisor import Supervisor
+from underpass.gateway.agent_streams import AgentStreams
 from underpass.gateway.client_streams import ClientStreams, needed_action
 from underpass.gateway.entrypoints.admission import AddressRules, Places
 from underpass.gateway.entrypoints.entry_point import MAX_CONNECTIONS, MAX_FLOWS, Surroundings
@@ -200,8 +201,10 @@ def _compose_mappings(services: Services) -> None:
         around,
         bus=services.bus,
         clock=services.clock,
+        registry=services.registry,
         own_address=settings.host,
     )
+    AgentStreams(services.registry, services.tunnels.at_agent)
     orphans = MappingOrphans(services.database, services.bus, services.mappings.remove)
     services.supervisor.start(orphans.watch(), "mapping orphans")
     services.offers = Offers(

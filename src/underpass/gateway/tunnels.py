@@ -8,7 +8,7 @@ decide is serialised per mapping by ``control.mappings``.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal, Protocol
 
 import structlog
@@ -18,14 +18,16 @@ from underpass.control.live import LiveBus
 from underpass.control.mapping import Mapping, MappingLive
 from underpass.core import metrics
 from underpass.core.clock import Clock
-from underpass.core.errors import Unavailable, UnderpassError
+from underpass.core.errors import Conflict, Unavailable, UnderpassError
 from underpass.core.supervisor import Supervisor
+from underpass.gateway.config_push import ConfigPush, ListenState
 from underpass.gateway.entrypoints.doorway import Doorway
 from underpass.gateway.entrypoints.entry_point import EntryPoint, Surroundings
 from underpass.gateway.entrypoints.permission import takes_rights
 from underpass.gateway.entrypoints.socks5 import Socks5EntryPoint, check_open
 from underpass.gateway.entrypoints.tcp import TcpEntryPoint
 from underpass.gateway.entrypoints.udp import UdpEntryPoint
+from underpass.gateway.registry import LinkRegistry
 from underpass.links.ports import addresses_of
 
 __all__ = ["FLUSH", "RECHECK", "TICK", "Tunnels"]
@@ -40,6 +42,8 @@ RECHECK: Final = 2.5
 """Seconds between two looks at the owners' permissions, when no news comes earlier."""
 FIRST_RETRY: Final = 1.0
 LONGEST_RETRY: Final = 60.0
+LISTEN_TIMEOUT: Final = 5.0
+"""Seconds an agent gets to say whether it listens; later, its word still counts."""
 _DATABASE: Final = (UnderpassError, SQLAlchemyError, OSError, TimeoutError)
 
 _KINDS: Final[dict[str, type[EntryPoint]]] = {
@@ -91,6 +95,7 @@ class Tunnels:
         surroundings: what entry points work with.
         bus: news that take rights away.
         clock: where the time comes from.
+        registry: the agents' links, for mappings whose source is an agent.
         own_address: the address the gateway listens on.
     """
 
@@ -101,6 +106,7 @@ class Tunnels:
         *,
         bus: LiveBus,
         clock: Clock,
+        registry: LinkRegistry,
         own_address: str = "0.0.0.0",
     ) -> None:
         self._mappings = mappings
@@ -111,6 +117,8 @@ class Tunnels:
         self._open: dict[str, _Open] = {}
         self._doors: dict[tuple[str, ...], Doorway] = {}
         self._failed: dict[str, _Retry] = {}
+        self._states: dict[str, ListenState] = {}
+        self.config_push = ConfigPush(registry, self._heard)
         self._supervisor = Supervisor("tunnels")
 
     def __len__(self) -> int:
@@ -131,14 +139,14 @@ class Tunnels:
             SQLAlchemyError: the mappings can't be read.
         """
         for mapping in await self._mappings.active():
-            if mapping.source.kind == "port":
-                await self._try(mapping)
+            await self._try(mapping)
         self._supervisor.start(self._keep(), "keep")
         self._supervisor.start(self._watch(), "watch")
 
     async def stop(self) -> None:
         """Give all ports back and end everything. Idempotent."""
         await self._supervisor.close()
+        await self.config_push.stop()
         self._failed.clear()
         for door in self._doors.values():
             door.close()
@@ -155,14 +163,9 @@ class Tunnels:
         """See :class:`underpass.control.mapping.EntryPoints`."""
         if mapping.id in self._open:
             return await self.change(mapping)
-        if mapping.source.kind != "port":
-            raise Unavailable(
-                "This gateway can't have an agent listen yet.", code="source_not_offered"
-            )
-        addresses = addresses_of(mapping.source.bind, self._own_address)
-        if mapping.protocol == "socks5":
-            for address in addresses:
-                check_open(mapping, address)
+        addresses = self._addresses(mapping)
+        if mapping.source.agent_id is not None:
+            return await self._open_at_agent(mapping, mapping.source.agent_id)
         key = _key(mapping)
         door = self._doors.get(key)
         if door is None:
@@ -182,9 +185,9 @@ class Tunnels:
         found = self._open.get(mapping.id)
         if found is None:
             return await self.open(mapping)
-        if mapping.protocol == "socks5":
-            for address in addresses_of(mapping.source.bind, self._own_address):
-                check_open(mapping, address)
+        self._addresses(mapping)
+        if mapping.source.agent_id is not None:
+            self.config_push.put(mapping.source.agent_id, mapping)
         found.entry.change(mapping)
         return mapping
 
@@ -193,6 +196,11 @@ class Tunnels:
         self._failed.pop(mapping_id, None)
         found = self._open.pop(mapping_id, None)
         if found is None:
+            return
+        agent_id = found.entry.mapping.source.agent_id
+        if agent_id is not None:
+            self.config_push.remove(agent_id, mapping_id)
+            await self._end(found.entry, reason)
             return
         door = self._doors[found.key]
         door.remove(found.entry)
@@ -205,6 +213,86 @@ class Tunnels:
         """See :class:`underpass.control.mapping.EntryPoints`."""
         found = self._open.get(mapping_id)
         return found.entry.live() if found is not None else MappingLive()
+
+    def _addresses(self, mapping: Mapping) -> tuple[str, ...]:
+        """Where *mapping* is listened for.
+
+        Raises:
+            Forbidden: code ``login_needed``.
+        """
+        own = self._own_address if mapping.source.kind == "port" else "127.0.0.1"
+        addresses = addresses_of(mapping.source.bind, own)
+        if mapping.protocol == "socks5":
+            for address in addresses:
+                check_open(mapping, address)
+        return addresses
+
+    # -- at agents ------------------------------------------------------------------------------
+
+    def at_agent(self, mapping_id: str, agent_id: str) -> EntryPoint | None:
+        """The entry point of a mapping whose source is that very agent."""
+        found = self._open.get(mapping_id)
+        if found is None or found.entry.mapping.source.agent_id != agent_id:
+            return None
+        return found.entry
+
+    async def _open_at_agent(self, mapping: Mapping, agent_id: str) -> Mapping:
+        """Have an agent listen. One that is away will when it comes back; one that says that it
+        can't leaves the mapping in status ``error``, and tries again by itself."""
+        able = self.config_push.can_listen(agent_id)
+        if mapping.options.e2e:
+            raise Unavailable(
+                "Mappings can't be encrypted from machine to machine yet.", code="e2e_not_offered",
+                hint="Use `underpass forward --e2e` on the machine that should listen.",
+            )  # fmt: skip
+        if able is False:
+            raise Unavailable(
+                "The agent of the machine that should listen is too old for that.",
+                code="source_not_offered", hint="Update it.",
+            )  # fmt: skip
+        if able is None and not mapping.source.port:
+            raise Conflict(
+                "The machine that should listen has no link, so it can't pick a port.",
+                code="agent_unlinked", hint="Name the port, or wait until the machine is there.",
+            )  # fmt: skip
+        entry = _KINDS[mapping.protocol](mapping, self._around)
+        self._open[mapping.id] = _Open(entry, ())
+        self._failed.pop(mapping.id, None)
+        metrics.MAPPINGS.labels(mapping.protocol).inc()
+        try:
+            return await self._settle(entry, agent_id, able=able is True)
+        except BaseException:
+            if self._open.pop(mapping.id, None) is not None:
+                self.config_push.remove(agent_id, mapping.id)
+                await self._end(entry, "The agent can't listen.")
+            raise
+
+    async def _settle(self, entry: EntryPoint, agent_id: str, *, able: bool) -> Mapping:
+        mapping = entry.mapping
+        if not able:
+            self.config_push.put(agent_id, mapping)
+            return mapping
+        state = await self.config_push.settle(agent_id, mapping, LISTEN_TIMEOUT)
+        if state is not None and state.port is not None:
+            entry.mapping = mapping.at_port(state.port)
+            self.config_push.put(agent_id, entry.mapping)  # a port that was picked is kept
+            return entry.mapping
+        error = "The machine that should listen did not answer." if state is None else state.error
+        if not mapping.source.port:
+            raise Unavailable(error or "The machine can't listen.", code="listen_failed")
+        return mapping if state is None else replace(mapping, status="error", error=error)
+
+    def _heard(self, agent_id: str, mapping_id: str, state: ListenState) -> None:
+        entry = self.at_agent(mapping_id, agent_id)
+        if entry is not None:
+            self._states[mapping_id] = state
+
+    async def tell_states(self) -> None:
+        """Keep what agents have said of their ports since the last time."""
+        states, self._states = self._states, {}
+        for mapping_id, state in states.items():
+            if mapping_id in self._open:
+                await self._tell(mapping_id, "error" if state.error else "active", state.error)
 
     async def _end(self, entry: EntryPoint, reason: str) -> None:
         try:
@@ -225,7 +313,9 @@ class Tunnels:
             self._failed[mapping.id] = _Retry(mapping, min(2 * wait, LONGEST_RETRY), later)
             await self._tell(mapping.id, "error", error.message)
         else:
-            if mapping.status == "error" or wait > FIRST_RETRY:
+            # What is listened for elsewhere works when that agent says so.
+            here = mapping.source.kind == "port"
+            if here and (mapping.status == "error" or wait > FIRST_RETRY):
                 await self._tell(mapping.id, "active")
 
     async def _tell(
@@ -253,6 +343,7 @@ class Tunnels:
                 for each in tuple(self._open.values()):
                     each.entry.tick()
                 await self.retry()
+                await self.tell_states()
                 if self._clock.monotonic() - flushed >= FLUSH:
                     flushed = self._clock.monotonic()
                     await self.flush()

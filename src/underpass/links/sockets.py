@@ -17,7 +17,7 @@ from underpass.core.errors import Unavailable
 from underpass.links.stream import BufferedStream, StreamReset
 from underpass.links.transports.connection import FULL_READ
 
-__all__ = ["SocketStream", "connect_tcp", "connect_unix"]
+__all__ = ["SocketStream", "connect_tcp", "connect_unix", "stream_on"]
 
 _READ_HIGH: Final = 256 << 10
 """Bytes kept for a slow reader before the socket is no longer read."""
@@ -248,4 +248,18 @@ async def _connect(where: str, timeout: float, **address: Any) -> SocketStream:
         raise Unavailable(
             f"{where} cannot be reached: {error.strerror or error}.", code="connect_failed"
         ) from None
+    return stream
+
+
+async def stream_on(sock: socket.socket) -> SocketStream:
+    """The stream of an accepted connection; cancelled half way, the connection is closed."""
+    made: list[SocketStream] = []
+    stream = SocketStream(made.append)
+    try:
+        await asyncio.get_running_loop().connect_accepted_socket(lambda: stream, sock)
+    except BaseException:
+        if made:
+            stream.abort()
+        sock.close()
+        raise
     return stream

@@ -21,6 +21,7 @@ from underpass.core import metrics
 from underpass.core.clock import Clock, SystemClock
 from underpass.core.errors import NotFound
 from underpass.core.supervisor import Supervisor
+from underpass.gateway.agent_streams import AgentStreams
 from underpass.gateway.entrypoints.admission import AddressRules, Places
 from underpass.gateway.entrypoints.entry_point import EntryPoint, Surroundings
 from underpass.gateway.entrypoints.permission import OwnerRights
@@ -113,8 +114,10 @@ class World:
             balancers=balancers,
         )
         self.tunnels = Tunnels(
-            self.mappings, self.around, bus=self.bus, clock=clock, own_address="127.0.0.1"
-        )
+            self.mappings, self.around, bus=self.bus, clock=clock, registry=self.registry,
+            own_address="127.0.0.1",
+        )  # fmt: skip
+        self.agent_streams = AgentStreams(self.registry, self.tunnels.at_agent)
         self._openers = dispatch(
             {
                 "tcp": tcp_opener(Policy()),

@@ -11,10 +11,10 @@ from collections.abc import Callable
 
 from underpass.core.errors import UnderpassError
 from underpass.gateway.entrypoints.admission import plain_host
-from underpass.gateway.entrypoints.entry_point import Passage
+from underpass.gateway.entrypoints.entry_point import Answering, Passage
 from underpass.gateway.entrypoints.flow import Drop, Flow
 from underpass.gateway.entrypoints.shape import Shape
-from underpass.links.datagram_socket import Address, DatagramSocket
+from underpass.links.datagram_socket import Address
 from underpass.links.stream import Stream
 from underpass.wire.datagrams import MAX_ADDRESSED
 from underpass.wire.socks5 import Socks5Error, parse_udp
@@ -54,9 +54,9 @@ class Association(Flow):
         """Whether *host* is the client's and has not sent anything yet."""
         return self.address is None and host == self._host
 
-    def bind(self, address: Address, sock: DatagramSocket) -> None:
+    def bind(self, address: Address, sock: Answering) -> None:
         """The client sends from *address*; answers go there from *sock*."""
-        self.address, self._reply = address, sock
+        self.address, self.reply = address, sock
 
     async def serve(self, remote: Stream, control: Stream) -> None:
         """Pass datagrams on until either stream is over. Closes *remote*."""

@@ -11,15 +11,15 @@ import socket
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import structlog
 
-from underpass.control.access import Action
+from underpass.control.access import Action, Decision
 from underpass.control.mapping import Mapping, MappingLive
 from underpass.core import metrics
 from underpass.core.clock import Clock
-from underpass.core.errors import UnderpassError
+from underpass.core.errors import InvalidRequest, UnderpassError
 from underpass.core.supervisor import Supervisor
 from underpass.gateway.entrypoints.admission import AddressRules, Places
 from underpass.gateway.entrypoints.permission import OwnerRights, action_for
@@ -27,11 +27,12 @@ from underpass.gateway.entrypoints.refusals import Refusals, reason_of
 from underpass.gateway.entrypoints.shape import Shape
 from underpass.gateway.entrypoints.traffic import Counted, Traffic
 from underpass.gateway.router import Router
-from underpass.links.datagram_socket import Address, DatagramSocket
+from underpass.links.datagram_socket import Address
 from underpass.links.layers import Layers
+from underpass.links.link import Opening
 from underpass.links.stream import Stream
 
-__all__ = ["MAX_CONNECTIONS", "MAX_FLOWS", "EntryPoint", "Passage", "Surroundings"]
+__all__ = ["MAX_CONNECTIONS", "MAX_FLOWS", "Answering", "EntryPoint", "Passage", "Surroundings"]
 
 _log = structlog.get_logger(__name__)
 
@@ -65,13 +66,25 @@ class Surroundings:
     balancers: AddressRules | None = None
 
 
+class Answering(Protocol):
+    """Where a datagram came to, and its answers leave from (``DatagramSocket``)."""
+
+    @property
+    def address(self) -> Address: ...
+
+    def send(self, data: bytes, address: Address | None = None) -> bool:
+        """Send an answer; False when it was dropped."""
+        ...
+
+
 class Passage:
     """One connection, flow or association on its way through, so that it can be found and cut."""
 
-    __slots__ = ("action", "counted", "moved", "preamble", "source", "task", "when")
+    __slots__ = ("action", "counted", "moved", "peer", "preamble", "source", "task", "when")
 
     def __init__(self, source: tuple[str, int], now: float) -> None:
-        self.source = source
+        self.peer = source  # whose connection it is
+        self.source = source  # for whom, when a balancer says so
         self.action: Action = "forward"
         self.task: asyncio.Task[None] | None = None
         self.counted: Counted | None = None
@@ -123,8 +136,20 @@ class EntryPoint(ABC):
         """A connection came; owns *sock* from now on."""
 
     @abstractmethod
-    def received(self, data: bytes, address: Address, sock: DatagramSocket) -> None:
+    def received(self, data: bytes, address: Address, sock: Answering) -> None:
         """A datagram came to *sock*, where answers are sent from."""
+
+    def offered(self, opening: Opening, source: tuple[str, int], local: tuple[str, int]) -> None:
+        """A connection came in at the agent that listens, and this is its stream.
+
+        Args:
+            source: where it comes from, seen from that machine.
+            local: where it came in there.
+
+        Raises:
+            UnderpassError: it is turned away; the opening is not accepted.
+        """
+        raise InvalidRequest("This mapping is for datagrams.", code="invalid_meta")
 
     def knows(self, address: Address) -> bool:
         """Whether datagrams from *address* belong to something open here."""
@@ -180,9 +205,7 @@ class EntryPoint(ABC):
         mapping = self.mapping
         actions: set[Action] = {passage.action for passage in self._passages}
         for action in actions:
-            _, decision = await self._around.rights.decide(
-                mapping.user_id, mapping.target_agent_id, action
-            )
+            decision = await self._decide(action)
             if decision.allowed:
                 continue
             lost = [passage for passage in self._passages if passage.action == action]
@@ -192,6 +215,14 @@ class EntryPoint(ABC):
                 mapping, "stream.cut", outcome="denied", rule=decision.rule,
                 details={"mapping": mapping.name, "count": len(lost)},
             )  # fmt: skip
+
+    async def _decide(self, action: Action) -> Decision:
+        """Whether the owner may do *action* at the target, and listen at the source."""
+        mapping, rights = self.mapping, self._around.rights
+        _, decision = await rights.decide(mapping.user_id, mapping.target_agent_id, action)
+        if decision.allowed and mapping.source.agent_id is not None:
+            _, decision = await rights.decide(mapping.user_id, mapping.source.agent_id, "forward")
+        return decision
 
     async def close(self, reason: str) -> None:
         """End everything that is open. Idempotent."""
@@ -275,6 +306,8 @@ class EntryPoint(ABC):
         agent = mapping.target_agent_id
         passage.action = action_for(target)
         owner = await around.rights.require(mapping.user_id, agent, passage.action)
+        if mapping.source.agent_id is not None:
+            await around.rights.require(mapping.user_id, mapping.source.agent_id, "forward")
         meta = Layers(mapping.options.compression).to_meta()
         host, port = passage.source
         meta["source"] = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

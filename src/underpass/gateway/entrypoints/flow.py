@@ -13,9 +13,9 @@ from typing import Final, Literal
 
 from underpass.core import metrics
 from underpass.core.errors import UnderpassError
-from underpass.gateway.entrypoints.entry_point import Passage
+from underpass.gateway.entrypoints.entry_point import Answering, Passage
 from underpass.gateway.entrypoints.shape import Shape
-from underpass.links.datagram_socket import Address, DatagramSocket
+from underpass.links.datagram_socket import Address
 from underpass.links.stream import Stream
 from underpass.wire.datagrams import DatagramDecoder, DatagramError, encode
 
@@ -40,11 +40,11 @@ class Flow:
         shape: the mapping's bandwidth.
         dropped: told of every datagram that is lost.
         limit: bytes a datagram may have on the stream.
-        reply: where answers are sent from; None: not known yet.
-        address: where they go; None: not known yet.
+        reply, address: where answers are sent from and go to; None: not known yet.
         prefix: put in front of every datagram to the target.
 
     Attributes:
+        reply: where answers are sent from; None: not known yet.
         bytes_in, bytes_out: payload from and to the source.
     """
 
@@ -55,14 +55,14 @@ class Flow:
         shape: Shape,
         dropped: Callable[[Drop], None],
         limit: int,
-        reply: DatagramSocket | None = None,
+        reply: Answering | None = None,
         address: Address | None = None,
         prefix: bytes = b"",
     ) -> None:
         self.bytes_in = 0
         self.bytes_out = 0
         self._passage = passage
-        self._reply = reply
+        self.reply = reply
         self.address = address
         self._shape = shape
         self._dropped = dropped
@@ -125,7 +125,7 @@ class Flow:
         """Send a datagram to the source."""
         if not self._shape.admits(len(data), sent=False):
             self._dropped("limit")
-        elif self._reply is None or not self._reply.send(data, self.address):
+        elif self.reply is None or not self.reply.send(data, self.address):
             self._dropped("socket")
         else:
             self.bytes_out += len(data)

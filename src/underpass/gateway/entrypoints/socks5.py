@@ -14,14 +14,13 @@ from underpass.core import metrics
 from underpass.core.errors import Forbidden, InvalidRequest, Unavailable, UnderpassError
 from underpass.gateway.entrypoints.admission import plain_host
 from underpass.gateway.entrypoints.association import Association
-from underpass.gateway.entrypoints.entry_point import Passage, Surroundings
+from underpass.gateway.entrypoints.entry_point import Answering, Passage, Surroundings
 from underpass.gateway.entrypoints.flow import Drop
 from underpass.gateway.entrypoints.logins import Logins
 from underpass.gateway.entrypoints.refusals import reason_of
 from underpass.gateway.entrypoints.tcp import StreamEntryPoint
 from underpass.links.compression import compressed
-from underpass.links.datagram_socket import Address, DatagramSocket
-from underpass.links.sockets import SocketStream
+from underpass.links.datagram_socket import Address
 from underpass.links.socks5_server import Request, negotiate
 from underpass.links.stream import Stream
 
@@ -56,9 +55,7 @@ class Socks5EntryPoint(StreamEntryPoint):
         self._associations: list[Association] = []
         self._by_address: dict[Address, Association] = {}
 
-    async def _converse(
-        self, passage: Passage, stream: SocketStream, local: tuple[str, int]
-    ) -> None:
+    async def _converse(self, passage: Passage, stream: Stream, local: tuple[str, int]) -> None:
         await self._announced(passage, stream)
         request = await self._asked(passage, stream)
         try:
@@ -77,7 +74,7 @@ class Socks5EntryPoint(StreamEntryPoint):
         finally:
             remote.abort("cancelled")  # after an orderly end this does nothing
 
-    async def _asked(self, passage: Passage, stream: SocketStream) -> Request:
+    async def _asked(self, passage: Passage, stream: Stream) -> Request:
         """What the client wants, once it has shown who it is.
 
         Raises:
@@ -104,7 +101,7 @@ class Socks5EntryPoint(StreamEntryPoint):
     async def _associate(
         self,
         passage: Passage,
-        stream: SocketStream,
+        stream: Stream,
         request: Request,
         remote: Stream,
         local: tuple[str, int],
@@ -115,7 +112,7 @@ class Socks5EntryPoint(StreamEntryPoint):
             await request.refuse(error)
             raise error
         association = Association(
-            passage, stream.peer_address, request.port, shape=self.shape, dropped=self._dropped
+            passage, passage.peer, request.port, shape=self.shape, dropped=self._dropped
         )
         self._associations.append(association)
         metrics.STREAMS.labels("udp").inc()
@@ -133,7 +130,7 @@ class Socks5EntryPoint(StreamEntryPoint):
     def knows(self, address: Address) -> bool:
         return address in self._by_address or self._awaiting(address) is not None
 
-    def received(self, data: bytes, address: Address, sock: DatagramSocket) -> None:
+    def received(self, data: bytes, address: Address, sock: Answering) -> None:
         association = self._by_address.get(address)
         if association is None:
             association = self._awaiting(address)
@@ -142,6 +139,7 @@ class Socks5EntryPoint(StreamEntryPoint):
                 return
             association.bind(address, sock)
             self._by_address[address] = association
+        association.reply = sock
         association.take(data)
 
     def _awaiting(self, address: Address) -> Association | None:

@@ -11,16 +11,17 @@ import asyncio
 import contextlib
 import socket
 from abc import abstractmethod
-from typing import Any
 
 from underpass.core import metrics
-from underpass.core.errors import Forbidden, InvalidRequest, Unavailable
-from underpass.gateway.entrypoints.admission import plain_host
-from underpass.gateway.entrypoints.entry_point import EntryPoint, Passage
+from underpass.core.errors import Forbidden, InvalidRequest, Unavailable, UnderpassError
+from underpass.gateway.entrypoints.admission import Places, plain_host
+from underpass.gateway.entrypoints.entry_point import Answering, EntryPoint, Passage
 from underpass.links.compression import compressed
-from underpass.links.datagram_socket import Address, DatagramSocket
+from underpass.links.datagram_socket import Address
+from underpass.links.layers import Layers
+from underpass.links.link import Opening
 from underpass.links.relay import relay
-from underpass.links.sockets import SocketStream
+from underpass.links.sockets import stream_on
 from underpass.links.stream import Stream
 from underpass.wire.proxy_protocol import Decoder, ProxyProtocolError, encode_v1, encode_v2
 
@@ -36,30 +37,38 @@ class StreamEntryPoint(EntryPoint):
 
     def accepted(self, sock: socket.socket, address: Address) -> None:
         source = (plain_host(str(address[0])), int(address[1]))
-        places = (self._places, self._around.connections)
-        if not self._may_knock(source[0]):
-            self._refuse(sock, source, "address_denied")
-        elif not self._places.take():
-            self._refuse(sock, source, "too_many_connections")
-        elif not self._around.connections.take():
-            self._places.free()
-            self._refuse(sock, source, "too_many_connections")
-        else:
-            local = sock.getsockname()
+        try:
+            places = self._take_places(source)
+        except UnderpassError:
+            _end_orderly(sock)
+            return
+        local = sock.getsockname()
 
-            async def work(passage: Passage) -> None:
-                await self._pass(passage, sock, (plain_host(local[0]), local[1]))
+        async def work(passage: Passage) -> None:
+            stream = await stream_on(sock)
+            await self._serve(passage, stream, (plain_host(local[0]), local[1]))
 
-            passage = Passage(source, self._around.clock.monotonic())
-            self._start(passage, work, places, never=sock.close)
+        passage = Passage(source, self._around.clock.monotonic())
+        self._start(passage, work, places, never=sock.close)
 
-    def received(self, data: bytes, address: Address, sock: DatagramSocket) -> None:
+    def offered(self, opening: Opening, source: tuple[str, int], local: tuple[str, int]) -> None:
+        layers = Layers.from_meta(opening.meta)
+        if layers.e2e:
+            raise InvalidRequest("The gateway has to read this stream.", code="invalid_layers")
+        places = self._take_places(source)
+        stream = compressed(opening.accept(), layers.compression)
+
+        async def work(passage: Passage) -> None:
+            await self._serve(passage, stream, local)
+
+        passage = Passage(source, self._around.clock.monotonic())
+        self._start(passage, work, places, never=stream.abort)
+
+    def received(self, data: bytes, address: Address, sock: Answering) -> None:
         raise AssertionError("no datagrams are listened for")
 
     @abstractmethod
-    async def _converse(
-        self, passage: Passage, stream: SocketStream, local: tuple[str, int]
-    ) -> None:
+    async def _converse(self, passage: Passage, stream: Stream, local: tuple[str, int]) -> None:
         """Serve *stream*, which came in at *local*, until it is over. Need not close it.
 
         Raises:
@@ -75,21 +84,26 @@ class StreamEntryPoint(EntryPoint):
     def _is_balancer(self, host: str) -> bool:
         return self._around.balancers is not None and self._around.balancers.admits(host)
 
-    def _refuse(self, sock: socket.socket, source: tuple[str, int], code: str) -> None:
-        """End a connection without a byte: orderly, so that nobody waits for a timeout."""
-        error = (
-            Forbidden("Nobody may connect from there.", code=code)
-            if code == "address_denied"
-            else Unavailable("Too many connections are open.", code=code)
-        )
-        self._turned_away(Passage(source, 0.0), error)
-        with contextlib.suppress(OSError):  # gone already
-            sock.shutdown(socket.SHUT_WR)
-            sock.recv(65536)  # unread bytes would make the end a reset
-        sock.close()
+    def _take_places(self, source: tuple[str, int]) -> tuple[Places, Places]:
+        """Places for a connection from *source*; whoever is turned away is noted.
 
-    async def _pass(self, passage: Passage, sock: socket.socket, local: tuple[str, int]) -> None:
-        stream = await _stream_on(sock)
+        Raises:
+            Forbidden, Unavailable: it may not come in, or there is no place.
+        """
+        error: UnderpassError | None = None
+        if not self._may_knock(source[0]):
+            error = Forbidden("Nobody may connect from there.", code="address_denied")
+        elif not self._places.take():
+            error = Unavailable("Too many connections are open.", code="too_many_connections")
+        elif not self._around.connections.take():
+            self._places.free()
+            error = Unavailable("Too many connections are open.", code="too_many_connections")
+        if error is not None:
+            self._turned_away(Passage(source, 0.0), error)
+            raise error
+        return self._places, self._around.connections
+
+    async def _serve(self, passage: Passage, stream: Stream, local: tuple[str, int]) -> None:
         try:
             await self._converse(passage, stream, local)
         finally:
@@ -97,7 +111,7 @@ class StreamEntryPoint(EntryPoint):
             # Where the relay ran, this has been done.
             await stream.close()
 
-    async def _announced(self, passage: Passage, stream: SocketStream) -> None:
+    async def _announced(self, passage: Passage, stream: Stream) -> None:
         """Let a balancer say for whom it connects: that is the passage's source from then on.
 
         Raises:
@@ -132,7 +146,7 @@ class StreamEntryPoint(EntryPoint):
             raise Forbidden("Nobody may connect from there.", code="address_denied")
 
     async def _carry(
-        self, passage: Passage, stream: SocketStream, remote: Stream, first: bytes = b""
+        self, passage: Passage, stream: Stream, remote: Stream, first: bytes = b""
     ) -> None:
         """Relay between a user and the target until both are done; closes both.
 
@@ -159,9 +173,7 @@ class StreamEntryPoint(EntryPoint):
 class TcpEntryPoint(StreamEntryPoint):
     """Protocols ``tcp`` and ``unix``."""
 
-    async def _converse(
-        self, passage: Passage, stream: SocketStream, local: tuple[str, int]
-    ) -> None:
+    async def _converse(self, passage: Passage, stream: Stream, local: tuple[str, int]) -> None:
         await self._announced(passage, stream)
         remote = await self._reach(passage, self.mapping.target_for(local[1]))
         version = self.mapping.options.proxy_protocol
@@ -174,16 +186,9 @@ def _proxy_header(version: str, source: tuple[str, int], destination: tuple[str,
     return encode(source, destination)
 
 
-async def _stream_on(sock: socket.socket) -> SocketStream:
-    """The stream of an accepted connection; cancelled half way, the connection is closed."""
-    loop = asyncio.get_running_loop()
-    made: list[Any] = []
-    stream = SocketStream(made.append)
-    try:
-        await loop.connect_accepted_socket(lambda: stream, sock)
-    except BaseException:
-        if made:
-            stream.abort()
-        sock.close()
-        raise
-    return stream
+def _end_orderly(sock: socket.socket) -> None:
+    """End a connection without a byte: orderly, so that nobody waits for a timeout."""
+    with contextlib.suppress(OSError):  # gone already
+        sock.shutdown(socket.SHUT_WR)
+        sock.recv(65536)  # unread bytes would make the end a reset
+    sock.close()

@@ -10,10 +10,15 @@ from underpass.control.mapping import Mapping
 from underpass.core import metrics
 from underpass.core.errors import Forbidden, Unavailable, UnderpassError
 from underpass.gateway.entrypoints.admission import plain_host
-from underpass.gateway.entrypoints.entry_point import EntryPoint, Passage, Surroundings
+from underpass.gateway.entrypoints.entry_point import (
+    Answering,
+    EntryPoint,
+    Passage,
+    Surroundings,
+)
 from underpass.gateway.entrypoints.flow import Drop, Flow
 from underpass.links.compression import compressed
-from underpass.links.datagram_socket import Address, DatagramSocket
+from underpass.links.datagram_socket import Address
 from underpass.wire.datagrams import MAX_DATAGRAM
 from underpass.wire.proxy_protocol import encode_v2
 
@@ -41,15 +46,16 @@ class UdpEntryPoint(EntryPoint):
     def knows(self, address: Address) -> bool:
         return address in self._flows
 
-    def received(self, data: bytes, address: Address, sock: DatagramSocket) -> None:
+    def received(self, data: bytes, address: Address, sock: Answering) -> None:
         flow = self._flows.get(address)
         if flow is None:
             flow = self._new_flow(address, sock)
             if flow is None:
                 return
+        flow.reply = sock  # an agent's end of a flow may have ended and begun anew
         flow.take(data)
 
-    def _new_flow(self, address: Address, sock: DatagramSocket) -> Flow | None:
+    def _new_flow(self, address: Address, sock: Answering) -> Flow | None:
         source = (plain_host(str(address[0])), int(address[1]))
         passage = Passage(source, self._around.clock.monotonic())
         refusal: UnderpassError | None = None
@@ -86,7 +92,7 @@ class UdpEntryPoint(EntryPoint):
         self._start(passage, work, (self._places, self._around.flows), over=forget)
         return flow
 
-    def _header(self, source: tuple[str, int], sock: DatagramSocket) -> bytes:
+    def _header(self, source: tuple[str, int], sock: Answering) -> bytes:
         """What the target is told of the source: in front of each datagram, since any may be the
         first that arrives."""
         if self.mapping.options.proxy_protocol is None:
