@@ -229,7 +229,7 @@ def test_expose_says_what_becomes_of_its_mapping(
     ill = {"status": "error", "error": "The port is gone."}
     answers = Answers(well, ill, ill, Unavailable("No gateway."), well, well, NotFound("None."))
     with pytest.raises(NotFound, match="was deleted"):
-        expose_command._watch(cast("Any", answers), "id", expose_command._Stopped(), Output())
+        expose_command._watch(cast("Any", answers), "id", expose_command.Stopped(), Output())
     assert capfd.readouterr().err.splitlines() == [
         "error: The port is gone.", "No gateway.", "It is well again.",
     ]  # fmt: skip

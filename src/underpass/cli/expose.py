@@ -37,7 +37,7 @@ from underpass.core.errors import Conflict, InvalidRequest, NotFound, UnderpassE
 if TYPE_CHECKING:
     from underpass.cli.api import Api
 
-__all__ = ["app"]
+__all__ = ["Stopped", "app", "stopping", "this_machine"]
 
 ROUTE = "/api/v1/mappings"
 LOOK_EVERY = 15.0
@@ -161,7 +161,7 @@ def _run(
 
     options = options_of(ctx)
     output = Output(options.json)
-    with _stopping() as stopped, Api(options.connection()) as api:
+    with stopping() as stopped, Api(options.connection()) as api:
         agent = api.machine(machine) if machine else this_machine(api)
         made = api.post(ROUTE, **body, target_client_id=agent["id"])
         try:
@@ -210,7 +210,7 @@ def this_machine(api: Api) -> dict[str, Any]:
     )
 
 
-class _Stopped:
+class Stopped:
     """Whether a signal has come, and which."""
 
     def __init__(self) -> None:
@@ -226,9 +226,9 @@ class _Stopped:
 
 
 @contextmanager
-def _stopping() -> Iterator[_Stopped]:
+def stopping() -> Iterator[Stopped]:
     """Signals end the waiting, not the program, which has a mapping to remove."""
-    stopped = _Stopped()
+    stopped = Stopped()
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = {number: signal.signal(number, stopped.tell) for number in numbers}
     try:
@@ -238,7 +238,7 @@ def _stopping() -> Iterator[_Stopped]:
             signal.signal(number, handler)
 
 
-def _watch(api: Api, mapping_id: str, stopped: _Stopped, output: Output) -> None:
+def _watch(api: Api, mapping_id: str, stopped: Stopped, output: Output) -> None:
     """Wait for a signal, and say what becomes of the mapping meanwhile.
 
     Raises:

@@ -29,7 +29,7 @@ from underpass.cli.tunnel_options import (
 )
 from underpass.core.errors import UnderpassError
 
-__all__ = ["app"]
+__all__ = ["app", "serve_forwards"]
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -76,12 +76,13 @@ def forward(
         machine = api.machine(name)
     raise typer.Exit(
         run_until_stopped(
-            options, lambda stopping: _run(stopping, options, connection, machine, wanted, tunnel)
+            options,
+            lambda stopping: serve_forwards(stopping, options, connection, machine, wanted, tunnel),
         )
     )
 
 
-async def _run(
+async def serve_forwards(
     stopping: Stopping,
     options: Options,
     connection: Connection,
@@ -89,6 +90,11 @@ async def _run(
     wanted: list[ForwardSpec],
     tunnel: TunnelOptions,
 ) -> None:
+    """Listen for *wanted* and carry what connects to *machine*, until told to stop.
+
+    Raises:
+        UnderpassError: a port is not to be had, or the gateway refuses us for good.
+    """
     from underpass.cli.local_listener import LocalListener, authority
     from underpass.cli.path import MachinePath, machine_path
     from underpass.links.relay import relay
