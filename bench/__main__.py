@@ -5,7 +5,12 @@ from __future__ import annotations
 import importlib
 import sys
 
-PARTS = {"links": "bench.links", "tunnels": "bench.tunnels", "paths": "bench.paths"}
+PARTS = {
+    "links": "bench.links",
+    "tunnels": "bench.tunnels",
+    "paths": "bench.paths",
+    "config_push": "bench.config_push",
+}
 """Each part's name and the module whose ``main(arguments)`` runs it."""
 
 

@@ -381,3 +381,20 @@ class TestPush:
             opened = await here.tunnels.open(at_far("tcp", target))
             assert await ask(opened.source.port, b"x") == b"x"
             assert lost >= 2
+
+    async def test_half_a_list_is_told_to_nobody(self) -> None:
+        async with far(linked=False) as (here, machine), serving(echo) as target:
+            here.mappings.stored = [
+                at_far("tcp", target, free_port(), id=f"m{number}") for number in range(3)
+            ]
+            push = here.tunnels.config_push
+            with push.holding():
+                async with asyncio.TaskGroup() as group:
+                    linking = group.create_task(machine.link())
+                    await until(lambda: push.can_listen(FAR))
+                    await asyncio.sleep(0.05)
+                    assert not linking.done()
+                    await here.tunnels.start()
+            assert len(machine.listeners) == 3
+            for stored in here.mappings.stored:
+                assert await ask(stored.source.port, b"x") == b"x"

@@ -15,7 +15,8 @@ push per agent is under way at a time; what changes meanwhile goes together in t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
@@ -23,7 +24,7 @@ import structlog
 
 from underpass.control.agent_config import MAX_ITEMS, ConfigLog, agent_item
 from underpass.control.mapping import Mapping
-from underpass.core.errors import UnderpassError
+from underpass.core.errors import Unavailable, UnderpassError
 from underpass.core.ids import IdMaker, new_id
 from underpass.core.supervisor import Supervisor
 from underpass.gateway.registry import LinkRegistry
@@ -36,6 +37,8 @@ _log = structlog.get_logger(__name__)
 FEATURE: Final = "listen"
 """What agents that listen for mappings say of themselves in the handshake."""
 PUSH_TIMEOUT: Final = 5.0
+HOLD_TIMEOUT: Final = 8.0
+"""Seconds an agent's question waits at most; less than the 10 it waits for an answer."""
 RETRY: Final = 1.0
 """Seconds after which a push that was not answered is sent again."""
 _MAX_ERROR: Final = 500
@@ -87,11 +90,27 @@ class ConfigPush:
         self._make_id = make_id
         self._agents: dict[str, _Listening] = {}
         self._supervisor = Supervisor("config push")
+        self._complete = asyncio.Event()
+        self._complete.set()
         registry.on_agent_linked(self._linked)
 
     async def stop(self) -> None:
         """Push nothing more. Agents go on listening: they come back to this gateway's successor."""
         await self._supervisor.close()
+
+    @property
+    def held(self) -> bool:
+        """Whether agents wait for the list to be complete."""
+        return not self._complete.is_set()
+
+    @contextlib.contextmanager
+    def holding(self) -> Iterator[None]:
+        """Tell agents nothing meanwhile: half a list would have them close ports."""
+        self._complete.clear()
+        try:
+            yield
+        finally:
+            self._complete.set()
 
     def can_listen(self, agent_id: str) -> bool | None:
         """Whether the agent listens for mappings; None while it has no link to tell."""
@@ -120,8 +139,8 @@ class ConfigPush:
         about = self._about(agent_id)
         if about.log.remove(mapping_id):
             about.changed.set()
-        elif not about.log.items and self._registry.agent(agent_id) is None:
-            del self._agents[agent_id]
+        if not about.log.items and self._registry.agent(agent_id) is None:
+            del self._agents[agent_id]  # it gets the whole list, empty, when it comes back
 
     async def settle(self, agent_id: str, mapping: Mapping, timeout: float) -> ListenState | None:
         """:meth:`put`, and wait for what the agent says of it; None when nothing came in time.
@@ -159,6 +178,11 @@ class ConfigPush:
         self._supervisor.start(self._feed(link), f"feed {link.peer.id}")
 
     async def _get(self, link: Link, body: dict[str, Any]) -> dict[str, Any]:
+        try:
+            async with asyncio.timeout(HOLD_TIMEOUT):
+                await self._complete.wait()
+        except TimeoutError:
+            raise Unavailable("The gateway is still starting.", code="starting") from None
         epoch, version = body.get("epoch"), body.get("version")
         return self._about(link.peer.id).log.since(
             epoch if isinstance(epoch, str) else None, version if isinstance(version, int) else -1

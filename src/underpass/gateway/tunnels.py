@@ -138,8 +138,9 @@ class Tunnels:
         Raises:
             SQLAlchemyError: the mappings can't be read.
         """
-        for mapping in await self._mappings.active():
-            await self._try(mapping)
+        with self.config_push.holding():
+            for mapping in await self._mappings.active():
+                await self._try(mapping)
         self._supervisor.start(self._keep(), "keep")
         self._supervisor.start(self._watch(), "watch")
 
@@ -269,7 +270,7 @@ class Tunnels:
 
     async def _settle(self, entry: EntryPoint, agent_id: str, *, able: bool) -> Mapping:
         mapping = entry.mapping
-        if not able:
+        if not able or self.config_push.held:
             self.config_push.put(agent_id, mapping)
             return mapping
         state = await self.config_push.settle(agent_id, mapping, LISTEN_TIMEOUT)
