@@ -150,6 +150,7 @@ class Gateway:
             host=settings.host,
             port=settings.port,
             on_link=services.link_server.take,
+            on_spare=services.link_server.take_spare,
             tls=certificate.context() if certificate else None,
             forwarded=ForwardedHeaders(app, settings.trusted_proxies).rewrite,
         )
@@ -161,10 +162,10 @@ class Gateway:
         stack.push_async_callback(front.stop, settings.drain_timeout)
         stack.push_async_callback(services.terminals.stop)  # tells browsers to come back
         services.port = front.port
-        if settings.quic:
-            await self._listen_for_quic(certificate)
         stack.push_async_callback(services.tunnels.stop)
         await services.tunnels.start()
+        if settings.quic:
+            await self._listen_for_quic(certificate)
         self.url = self._own_url(certificate is not None)
 
         start = services.supervisor.start
