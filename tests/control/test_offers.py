@@ -48,6 +48,8 @@ async def test_a_code_is_exchanged_for_one_target(lending: Lending) -> None:
         (bob, lending.box, "tcp:127.0.0.1:3307"),
         (bob, lending.box, "exec"),
         (bob, new_id(), TARGET),
+        (bob, "db-1\0", TARGET),
+        (bob, lending.box, TARGET + "\0"),
     ):
         assert await offers.allows(subject, agent_id, target) is None
     lending.clock.advance(3600)

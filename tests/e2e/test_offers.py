@@ -153,7 +153,7 @@ def test_the_access_runs_out_by_itself(
     code = ann.post(PATH, json=wanted).json()["data"]["code"]
     accept = Command("accept", tmp_path / "bob")
     with killing(accept):
-        accept.start(gateway, token_of(bob), "accept", code, "--for", "6s")
+        accept.start(gateway, token_of(bob), "accept", code, "--e2e", "--for", "6s")
         with connect(int(accept.said(r"^listening on 127\.0\.0\.1:(\d+)$")), timeout=15) as sock:
             works(sock)
             assert ended(sock)

@@ -144,7 +144,7 @@ async def _serve(
     tunnel: TunnelOptions,
 ) -> None:
     """Carry connections as ``forward`` does, as long as the offer holds."""
-    machine = {"id": offer["target_client_id"]}
+    machine = {"id": offer["target_client_id"], "key_fingerprint": offer["machine_key"]}
     spec = ForwardSpec(*place, offer["target"])
     async with asyncio.TaskGroup() as group:
         serving = group.create_task(

@@ -47,6 +47,7 @@ class Offer:
 
     Attributes:
         machine: what the machine is called now.
+        machine_key: its key's fingerprint, for end-to-end encryption.
         maintenance: whether it is under maintenance now.
     """
 
@@ -59,6 +60,7 @@ class Offer:
     access_seconds: float
     created_at: float
     ends_at: float
+    machine_key: str | None = None
     maintenance: bool = False
     accepted_at: float | None = None
     accepted_by: str | None = None
@@ -152,6 +154,7 @@ def offer_record(offer: Offer, now: float) -> dict[str, Any]:
         "username": offer.username,
         "target_client_id": offer.agent_id,
         "machine": offer.machine,
+        "machine_key": offer.machine_key,
         "target": offer.target,
         "status": offer.status(now),
         "access_for": offer.access_seconds,

@@ -53,12 +53,13 @@ class OfferStore:
         found = await self._some(OfferRow.code_hash == hash_secret(code))
         return found[0] if found else None
 
-    async def accepted(self, user_id: str, agent_id: str, target: str) -> list[Offer]:
-        """What this person accepted of the target and nobody ended."""
+    async def accepted(self, user_id: str, agent_id: str) -> list[Offer]:
+        """What this person accepted of the machine and nobody ended."""
+        if not is_id(agent_id):
+            return []
         return await self._some(
             OfferRow.accepted_by == user_id,
             OfferRow.agent_id == agent_id,
-            OfferRow.target == target,
             OfferRow.ended_at.is_(None),
         )
 
@@ -168,6 +169,7 @@ def _offer(row: OfferRow, agent: Agent) -> Offer:
         username=row.username,
         agent_id=row.agent_id,
         machine=agent.name,
+        machine_key=agent.key_fingerprint,
         maintenance=agent.status == "maintenance",
         target=row.target,
         access_seconds=row.access_seconds,

@@ -129,6 +129,7 @@ class Offers:
             username=subject.username,
             agent_id=wanted.agent_id,
             machine=agent.name,
+            machine_key=agent.key_fingerprint,
             maintenance=agent.status == "maintenance",
             target=wanted.target,
             access_seconds=wanted.access_for,
@@ -196,7 +197,7 @@ class Offers:
                 (``agent_maintenance``).
         """
         now = self._clock.now()
-        for offer in await self._store.accepted(subject.user_id, agent_id, target):
+        for offer in await self._store.accepted(subject.user_id, agent_id):
             if offer.lets(subject.user_id, agent_id, target, now) and await self._still_may(offer):
                 if starting and offer.maintenance and self._needed_action(target) == "shell":
                     raise Conflict("The machine is under maintenance.", code="agent_maintenance")

@@ -44,6 +44,7 @@ async def test_the_life_of_an_offer(app: App, people: Neighbours) -> None:
         "username": "ann",
         "target_client_id": people.box,
         "machine": "db-1",
+        "machine_key": "sha256:00",
         "target": "tcp:127.0.0.1:3306",
         "status": "waiting",
         "access_for": 3600,

@@ -25,6 +25,7 @@ _OFFER: Final[dict[str, Any]] = {
     "username": "ada",
     "target_client_id": _AGENT,
     "machine": "db-1",
+    "machine_key": "sha256:" + "5f0c" * 16,
     "target": "tcp:127.0.0.1:3306",
     "status": "waiting",
     "access_for": 28800,
@@ -101,6 +102,7 @@ class OfferBody(BaseModel):
     username: str
     target_client_id: str
     machine: str
+    machine_key: str | None = Field(description="Its fingerprint, for end-to-end encryption.")
     target: str
     status: Literal["waiting", "accepted", "expired", "revoked"]
     access_for: float
