@@ -12,7 +12,9 @@ import re
 import shutil
 import sys
 import tempfile
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from playwright.sync_api import Browser, Page, expect
@@ -22,6 +24,7 @@ from tests.e2e.console.panes import Pane, open_shell
 from tests.e2e.console.world import Visitor, World
 from tests.e2e.programs import AgentProgram, eventually
 from tests.e2e.terminal import Terminal
+from tests.e2e.tunnelled import connect, echo, make, tcp_server
 
 ROOT = Path(__file__).parents[2]
 MACHINES = {
@@ -176,6 +179,54 @@ def pages(camera: Camera, recording: str) -> None:
     camera.take("recordings-hits")
 
 
+def tunnels(camera: Camera, port: int) -> None:
+    """With a connection that has bytes passing all the time; *port* sends everything back."""
+    page = camera.page
+    with connect(port) as client, ThreadPoolExecutor(1) as pool:
+        over = threading.Event()
+
+        def talk() -> None:
+            while not over.wait(0.1):
+                client.sendall(b"x" * 20_000)
+                received = 0
+                while received < 20_000:
+                    received += len(client.recv(65_536))
+
+        talking = pool.submit(talk)
+        try:
+            camera.go("Tunnels")
+            expect(page.get_by_test_id("mapping-rate").filter(has_text="KiB/s")).to_be_visible()
+            camera.take("tunnels")
+            page.get_by_role("button", name="New tunnel").click()
+            camera.take("tunnel-new")
+            page.get_by_role("button", name="More options").click()
+            camera.take("tunnel-new-more")
+            page.keyboard.press("Escape")
+            page.get_by_role("link", name="web-1-app", exact=True).click()
+            page.wait_for_timeout(8000)  # four points
+            camera.take("tunnel")
+        finally:
+            over.set()
+            talking.result(30)
+
+
+def make_tunnels(world: World, echo_port: int) -> int:
+    """A few mappings; the port of one that leads to *echo_port*."""
+    web, database = (world.machine(name)["id"] for name in ("web-1", "db-1"))
+    limits = {"bandwidth": 1024**2, "connections": 20}
+    options = {"allow_ips": ["127.0.0.0/8", "192.0.2.0/24"], "compression": "adaptive"}
+    app = make(
+        world.admin, web, name="web-1-app", target_port=echo_port, limits=limits, options=options
+    )
+    make(world.admin, database, name="dns", protocol="udp", target_port=53)
+    login = {"username": "ann", "password": "correct horse battery"}
+    make(world.admin, web, name="office-proxy", protocol="socks5", options=login)
+    make(world.admin, web, name="docker", protocol="unix", target_path="/run/docker.sock")
+    off = make(world.admin, database, name="postgres", target_port=5432)
+    world.admin.patch(f"/api/v1/mappings/{off['id']}", json={"status": "disabled"})
+    return int(app["public_port"])
+
+
 def strangers(camera: Camera, browser: Browser) -> None:
     """What somebody sees who is not signed in, has nothing yet, or holds a phone."""
     stranger = Visitor(camera.world, browser, None, color_scheme=camera.scheme)
@@ -184,16 +235,17 @@ def strangers(camera: Camera, browser: Browser) -> None:
     camera.take("sign-in", page)
     stranger.close()
     newcomer = Visitor(camera.world, browser, "newcomer", color_scheme=camera.scheme)
-    for name in ("overview", "machines", "sessions", "recordings"):
+    for name in ("overview", "machines", "sessions", "recordings", "tunnels"):
         page = newcomer.page("/" if name == "overview" else f"/{name}")
         expect(page.get_by_role("navigation")).to_be_visible()
         camera.take(f"newcomer-{name}", page)
     newcomer.close()
     phone = Visitor(camera.world, browser, "root-admin", color_scheme=camera.scheme, **PHONE)
-    for name in ("overview", "machines", "sessions", "settings"):
+    for name in ("overview", "machines", "sessions", "tunnels", "settings"):
         page = phone.page("/" if name == "overview" else f"/{name}")
         expect(page.get_by_role("heading", level=1)).to_be_visible()
         camera.take(f"phone-{name}", page)
+        page.close()  # a browser has six connections, and every page's live feed keeps one
     page = phone.page("/machines")
     page.get_by_role("row").filter(has_text="web-1").get_by_role("button", name="Terminal").tap()
     pane = Pane(page, "web-1").ready()
@@ -212,11 +264,13 @@ def take_all(world: World, out: Path) -> None:
     )
     world.admin.post("/api/v1/api-keys", json={"name": "nightly backup"})
     recording = record_session(world, "web-1")
-    with chromium() as browser:
+    with chromium() as browser, tcp_server(echo) as target:
+        port = make_tunnels(world, target)
         for scheme in ("light", "dark"):
             camera = Camera(world, browser, scheme, out)
             terminals(camera)
             pages(camera, recording)
+            tunnels(camera, port)
             strangers(camera, browser)
             camera.end()
 
