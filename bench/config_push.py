@@ -97,7 +97,7 @@ def _free_port() -> int:
 def _listens(port: int) -> bool:
     try:
         socket.create_connection(("127.0.0.1", port), 5).close()
-    except ConnectionRefusedError:
+    except ConnectionError:  # refused, or reset by a port that is being given back
         return False
     return True
 
