@@ -26,7 +26,7 @@ from tests.e2e.test_exec import token_of
 SIZE = int(os.environ.get("UNDERPASS_TEST_FORWARD_BYTES", 64 << 20))
 BLOCK = b"".join(hashlib.sha256(number.to_bytes(4, "big")).digest() for number in range(8192))
 """256 KiB in which no part is like another."""
-pytestmark = pytest.mark.timeout(120 + SIZE // (2 << 20))
+pytestmark = pytest.mark.timeout(300 + SIZE // (2 << 20))
 
 
 def expected(size: int) -> str:
