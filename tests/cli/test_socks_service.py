@@ -131,6 +131,22 @@ async def test_datagrams_go_both_ways_and_survive_their_stream() -> None:
     stranger.socket.close()
 
 
+async def test_a_datagram_sent_with_the_first_breath_is_not_lost() -> None:
+    machine, program = Machine(), Program()
+    async with socket_pair() as (control, server):
+        association = SocksAssociation(server, machine)
+        program.socket.send(build_udp("h", 53, b"early"), association.open("127.0.0.1"))
+        await asyncio.sleep(0.05)  # long there, and nobody has opened the way yet
+        near, far = memory_pair()
+        running = asyncio.create_task(association.run(near))
+        (payload,) = DatagramDecoder(MAX_ADDRESSED).feed(await asyncio.wait_for(far.read(), 5))
+        assert payload == encode_address("h", 53) + b"early"
+        assert association.dropped == 0
+        await control.close()
+        await running
+    program.socket.close()
+
+
 async def gone(stream: Stream) -> bool:
     try:
         while await stream.read():

@@ -62,7 +62,7 @@ class SocksAssociation:
             raise Unavailable(
                 f"No UDP port could be had on {host}: {error.strerror}.", code="no_port"
             ) from None
-        self._socket = DatagramSocket(sock, self._from_program)
+        self._socket = DatagramSocket(sock)  # what comes before there is a way waits in the kernel
         return self._socket.address[:2]
 
     async def run(self, stream: Stream) -> None:
@@ -97,12 +97,16 @@ class SocksAssociation:
             self._socket = None
 
     async def _pass_on(self, stream: Stream) -> UnderpassError:
+        if self._socket is not None:
+            self._socket.start(self._from_program)
         while True:
             self._over = asyncio.get_running_loop().create_future()
             self._decoder = DatagramDecoder(MAX_ADDRESSED)
             self._stream = stream
             try:
                 stream.attach(self)
+                if self._socket is not None:
+                    self._socket.start(self._from_program)
                 await self._over
             finally:
                 self._stream = None
