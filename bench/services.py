@@ -100,7 +100,7 @@ def free_port() -> int:
 
 def wait_for(port: int, host: str = "127.0.0.1") -> None:
     """Return when somebody listens on *port*."""
-    for _ in range(200):
+    for _ in range(1000):
         try:
             socket.create_connection((host, port), 1).close()
         except OSError:

@@ -17,9 +17,11 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     report = outcome.get_result()  # type: ignore[attr-defined]
     if not report.failed:
         return
-    directory = getattr(item, "funcargs", {}).get("tmp_path")
-    for log in sorted(directory.rglob("*.log")) if directory else []:
-        report.sections.append((f"log {log.name}", log.read_text(errors="replace")[-6000:]))
+    arguments = getattr(item, "funcargs", {})
+    standing = arguments.get("standing")
+    for directory in filter(None, (arguments.get("tmp_path"), standing and standing.directory)):
+        for log in sorted(directory.rglob("*.log")):
+            report.sections.append((f"log {log.name}", log.read_text(errors="replace")[-6000:]))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -28,9 +30,59 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.e2e)
 
 
+class Standing:
+    """A gateway and an agent ``box`` that a module's tests share, one after the other."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.gateway = GatewayProgram(directory)
+        self._agent: AgentProgram | None = None
+
+    def agent(self) -> AgentProgram:
+        """The agent, online and linked."""
+        admin = self.gateway.login()
+        if self._agent is None:
+            token = self.gateway.join_token(admin, uses=1)
+            self._agent = AgentProgram(self.directory, self.gateway, "box", token=token)
+        if not self._agent.alive:
+            self._agent.start()
+        self.gateway.machine(admin, "box")
+        return self._agent
+
+    def tidy(self) -> None:
+        """Mend what a test broke, and take away what it made."""
+        if not self.gateway.alive:
+            self.gateway.start()
+        admin = self.gateway.login()
+        listed = admin.get("/api/v1/mappings", params={"page_size": 500}).json()
+        for mapping in listed["data"]["items"]:
+            assert admin.delete(f"/api/v1/mappings/{mapping['id']}").status_code == 200
+
+    def close(self) -> None:
+        if self._agent is not None and self._agent.alive:
+            self._agent.stop()
+        self.gateway.close()
+
+
+@pytest.fixture(scope="module")
+def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standing]:
+    """What modules with ``STANDING = True`` get as their ``gateway`` and ``agent``: starting two
+    programs for each of fifty tests would be most of what the tests take."""
+    world = Standing(tmp_path_factory.mktemp("standing"))
+    try:
+        yield world
+    finally:
+        world.close()
+
+
 @pytest.fixture
-def gateway(tmp_path: Path) -> Iterator[GatewayProgram]:
+def gateway(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[GatewayProgram]:
     """A gateway on SQLite with an admin and no built-in agent."""
+    if getattr(request.module, "STANDING", False):
+        world: Standing = request.getfixturevalue("standing")
+        world.tidy()
+        yield world.gateway
+        return
     program = GatewayProgram(tmp_path)
     try:
         yield program.start()
@@ -44,8 +96,16 @@ def admin(gateway: GatewayProgram) -> httpx.Client:
 
 
 @pytest.fixture
-def agent(gateway: GatewayProgram, admin: httpx.Client, tmp_path: Path) -> Iterator[AgentProgram]:
+def agent(
+    gateway: GatewayProgram,
+    admin: httpx.Client,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+) -> Iterator[AgentProgram]:
     """An agent named ``box`` that joined by token, online and linked."""
+    if getattr(request.module, "STANDING", False):
+        yield request.getfixturevalue("standing").agent()
+        return
     program = AgentProgram(tmp_path, gateway, "box", token=gateway.join_token(admin)).start()
     try:
         gateway.machine(admin, "box")

@@ -19,6 +19,7 @@ from tests.e2e.test_exec import token_of
 from tests.e2e.test_forward_survives import Forward
 from underpass.wire.socks5 import ClientHandshake, build_udp, parse_udp
 
+STANDING = True
 pytestmark = pytest.mark.needs("curl")
 
 TEXT = b"Only the machine can reach this.\n"

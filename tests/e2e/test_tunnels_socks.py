@@ -16,6 +16,7 @@ from tests.e2e.programs import AgentProgram, GatewayProgram, eventually
 from tests.e2e.tunnelled import connect, ended, make, stats, udp_server
 from underpass.wire.socks5 import ClientHandshake, build_udp, parse_udp
 
+STANDING = True
 LOGIN = {"username": "ada", "password": "pass word"}
 
 

@@ -28,6 +28,8 @@ from tests.e2e.tunnelled import (
     tcp_server,
 )
 
+STANDING = True
+
 
 def test_half_close_both_ways_with_socat(admin: httpx.Client, machine: str) -> None:
     with tcp_server(after_the_end) as target:

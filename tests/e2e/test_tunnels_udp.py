@@ -17,6 +17,8 @@ import pytest
 from tests.e2e.programs import AgentProgram, GatewayProgram, eventually, free_port
 from tests.e2e.tunnelled import connect, make, stats, udp_server
 
+STANDING = True
+
 
 @contextlib.contextmanager
 def source(port: int, host: str = "127.0.0.1", timeout: float = 5.0) -> Iterator[socket.socket]:
