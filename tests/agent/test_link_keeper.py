@@ -104,7 +104,18 @@ class TestWaits:
                 await until(lambda count=count: len(script.far) == count)
                 await script.far[-1].close()
             await asyncio.wait_for(script.done.wait(), 5)
-        assert script.waits == [FIRST_WAIT, 0.4, 0.8, 1.6, 3.2]
+        # The first link ends the waits for a gateway that had never taken us.
+        assert script.waits == [FIRST_WAIT, FIRST_WAIT, 0.4, 0.8, 1.6, 3.2]
+
+    async def test_one_short_link_is_enough_to_be_no_stranger(self) -> None:
+        script = Script(None, *[down() for _ in range(12)])
+        async with Supervisor("t") as supervisor:
+            keeper = script.keeper()
+            supervisor.start(keeper.run(), "keeper")
+            await until(lambda: script.far and keeper.link)
+            await script.far[0].close("going_away")
+            await asyncio.wait_for(script.done.wait(), 5)
+        assert max(script.waits) == KNOWN_CAP
 
     @pytest.mark.parametrize(("after", "waited"), [(0.05, 0.05), (None, 0.0), (9999, None)])
     async def test_retry_after_is_honoured_within_reason(
@@ -220,7 +231,8 @@ class TestLinks:
             await asyncio.wait_for(script.done.wait(), 5)
         # Left alone after that, though the link stalls again.
         assert [call["transport"] for call in script.calls] == ["auto", "quic", "auto", "auto"]
-        assert len(script.waits) == 3  # no wait between the guess and the usual ways
+        # One anew after the first link, none between the guess and the usual ways.
+        assert len(script.waits) == 4
 
     async def test_quic_is_measured_and_chosen(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("underpass.agent.link_keeper.MEASURE_EVERY", 0.001)

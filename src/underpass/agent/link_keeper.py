@@ -125,6 +125,7 @@ class LinkKeeper:
         waits = self._waits()
         while True:
             wait = next(waits)
+            known = self._known
             try:
                 link = await self._connect()
             except Refused as error:
@@ -137,7 +138,8 @@ class LinkKeeper:
             else:
                 began = self._clock.monotonic()
                 end = await self._live(link)
-                if self._clock.monotonic() - began >= STABLE:
+                if not known or self._clock.monotonic() - began >= STABLE:
+                    # The waits made before the first link go up to a stranger's cap.
                     waits = self._waits()
                     wait = next(waits)
                 if end.code == "displaced":

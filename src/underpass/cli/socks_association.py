@@ -105,8 +105,6 @@ class SocksAssociation:
             self._stream = stream
             try:
                 stream.attach(self)
-                if self._socket is not None:
-                    self._socket.start(self._from_program)
                 await self._over
             finally:
                 self._stream = None
