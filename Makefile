@@ -16,7 +16,7 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1
 SOURCES = src tests scripts bench
 
 .DEFAULT_GOAL := help
-.PHONY: help run setup dev test web-test check format bench screenshots fuzz lock wheel clean
+.PHONY: help run setup dev test test-long web-test check format bench screenshots fuzz lock wheel clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ dev: ## Only the set-up that `test` and `check` need
 
 test: dev web-test ## Every test (PYTEST_ARGS="…" go to pytest)
 	@$(PY) -m pytest -n auto --dist loadfile $(PYTEST_ARGS)
+
+test-long: dev ## The stress tests that `make test` leaves out
+	@$(PY) -m pytest -m long -n auto $(PYTEST_ARGS)
 
 web-test: dev
 	@cd web && npm run --silent test

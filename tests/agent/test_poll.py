@@ -141,13 +141,15 @@ async def test_a_session_over_a_websocket(gateway: Gateway, loop: PollLoop) -> N
 async def test_a_lost_socket_comes_back_where_it_was(
     gateway: Gateway, loop: PollLoop, host: TerminalHost
 ) -> None:
-    command = "stty -onlcr; for i in $(seq 5000); do echo $i; done; read x; exit 5"
+    # The second half waits for a line, so the lost socket can't have seen everything.
+    command = "stty -onlcr -echo; seq 2500; read x; seq 2501 5000; read x; exit 5"
     gateway.pending["s1"] = {"command": command}
     socket = await gateway.next()
     await socket.until(lambda: len(socket.output) > 5000)
     socket.connection.transport.abort()
     gateway.pending["s1"] = {"command": command, "offset": len(socket.output)}
     again = await gateway.next()
+    await again.connection.send(b"\n")
     await again.until(lambda: b"5000\n" in again.output)
     first = again.controls[0]
     assert isinstance(first, Attached)

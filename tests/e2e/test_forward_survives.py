@@ -189,7 +189,12 @@ def connect(port: int) -> socket.socket:
 
 
 @pytest.mark.parametrize(
-    "forward", [(), ("--e2e", "--compression", "adaptive")], indirect=True, ids=["bare", "layered"]
+    "forward",
+    [
+        pytest.param((), marks=pytest.mark.long, id="bare"),
+        pytest.param(("--e2e", "--compression", "adaptive"), id="layered"),
+    ],
+    indirect=True,
 )
 def test_a_download_survives_cuts_and_killed_gateways(
     gateway: GatewayProgram, cables: tuple[Cable, Cable], service: Service, forward: Forward
@@ -211,6 +216,7 @@ def test_a_download_survives_cuts_and_killed_gateways(
     assert service.connections == 1
 
 
+@pytest.mark.long
 def test_an_upload_survives_cuts_and_killed_gateways(
     gateway: GatewayProgram,
     cables: tuple[Cable, Cable],
@@ -246,6 +252,7 @@ def test_an_upload_survives_cuts_and_killed_gateways(
     eventually(clean, 20, "every stream and descriptor being given back")
 
 
+@pytest.mark.long
 def test_many_idle_connections_come_back(
     gateway: GatewayProgram, cables: tuple[Cable, Cable], service: Service, forward: Forward
 ) -> None:

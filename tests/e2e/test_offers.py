@@ -145,6 +145,7 @@ def test_a_code_works_once_and_is_written_nowhere(
         assert not file.is_file() or code.encode() not in file.read_bytes(), file
 
 
+@pytest.mark.long
 def test_the_access_runs_out_by_itself(
     gateway: GatewayProgram, ann: httpx.Client, bob: httpx.Client, target: int, machine: str,
     tmp_path: Path,
@@ -162,6 +163,7 @@ def test_the_access_runs_out_by_itself(
         assert "expired" in accept.text()
 
 
+@pytest.mark.long
 def test_what_the_lender_loses_the_borrower_loses(
     admin: httpx.Client, bob: httpx.Client, machine: str, lent: Lent
 ) -> None:
@@ -172,6 +174,7 @@ def test_what_the_lender_loses_the_borrower_loses(
         assert ended(sock)
 
 
+@pytest.mark.long
 def test_it_goes_on_after_a_restart_of_the_gateway_and_of_the_command(
     gateway: GatewayProgram, agent: AgentProgram, bob: httpx.Client, lent: Lent, tmp_path: Path
 ) -> None:
@@ -188,6 +191,7 @@ def test_it_goes_on_after_a_restart_of_the_gateway_and_of_the_command(
             works(sock)
 
 
+@pytest.mark.long
 def test_ctrl_c_before_anybody_came_revokes_it(
     gateway: GatewayProgram, ann: httpx.Client, machine: str, target: int, tmp_path: Path
 ) -> None:

@@ -106,6 +106,7 @@ def _fingerprint(gateway: GatewayProgram) -> str:
     return fingerprint_of(ssl.PEM_cert_to_DER_cert(pem))
 
 
+@pytest.mark.long
 def test_where_only_udp_gets_through_it_is_found_and_a_move_is_not_noticed(
     gateway: GatewayProgram, admin: httpx.Client, cable: UdpCable, moving: AgentProgram
 ) -> None:
@@ -121,6 +122,7 @@ def test_where_only_udp_gets_through_it_is_found_and_a_move_is_not_noticed(
     assert "link_lost" not in moving.text().partition("carrier=quic")[2]
 
 
+@pytest.mark.long
 def test_a_path_that_falls_silent_is_noticed_and_replaced_within_forty_seconds(
     gateway: GatewayProgram, admin: httpx.Client, cable: UdpCable, moving: AgentProgram
 ) -> None:
@@ -134,6 +136,7 @@ def test_a_path_that_falls_silent_is_noticed_and_replaced_within_forty_seconds(
     assert time.monotonic() - started < 40
 
 
+@pytest.mark.long
 def test_without_udp_nobody_notices_and_the_flag_says_why(tmp_path: Path) -> None:
     gateway = GatewayProgram(tmp_path, arguments=["--no-quic"])
     try:

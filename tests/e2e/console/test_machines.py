@@ -121,7 +121,7 @@ def test_a_machine_is_renamed_labelled_and_given_to_a_user(
     page.keyboard.press("Escape")
     page.get_by_role("dialog").get_by_role("button", name="Save").click()
     expect(page.get_by_role("heading", name=renamed, exact=True)).to_be_visible()
-    expect(page.get_by_text("shelf=3")).to_be_visible()
+    expect(page.get_by_title("shelf=3")).to_be_visible()
     # Live: the user's page, open all the time, shows the machine they were given.
     expect(row(theirs, renamed).get_by_role("button", name="Terminal")).to_be_enabled()
     assert world.machine(renamed)["id"] == machine["id"]

@@ -67,7 +67,7 @@ async def test_it_is_a_stream_of_server_sent_events(app: App) -> None:
 
     async with asyncio.TaskGroup() as group:
         task = group.create_task(read())
-        while not len(app.services.bus):
+        while not app.services.live_streams:
             await asyncio.sleep(0.01)
         await asyncio.sleep(0.05)
         app.services.bus.publish("enrolment", {"id": "e-1"})
