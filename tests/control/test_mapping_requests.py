@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from underpass.control.mapping import Balancing, Health, Limits, Mapping, Options, Source
@@ -185,6 +185,7 @@ keys = st.sampled_from([
 ])  # fmt: skip
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])  # on a busy machine; the data is small
 @given(st.sampled_from([TCP, UDP, SOCKS, UNIX]), st.dictionaries(keys, json))
 def test_any_json_is_taken_or_refused(base: dict[str, Any], wanted: dict[str, Any]) -> None:
     try:
