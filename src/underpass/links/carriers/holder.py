@@ -193,8 +193,11 @@ class _Call(asyncio.Protocol):
         self.transport.write(self._hello)
 
     def data_received(self, data: bytes) -> None:
+        if self.said.done():  # spoke unasked before there was a spare to see it
+            self.transport.abort()
+            return
         self._seen += data[: ANSWER_BYTES + 1]
-        if len(self._seen) >= ANSWER_BYTES and not self.said.done():
+        if len(self._seen) >= ANSWER_BYTES:
             self.said.set_result(self._seen)
 
     def eof_received(self) -> bool:
