@@ -90,15 +90,18 @@ class Stopping:
         self.status = exits.OK
         self._told = asyncio.Event()
         self._loop = asyncio.get_running_loop()
+        self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Stopping:
         for number, status in _SIGNALS:
+            self._before[number] = signal.getsignal(number) or signal.SIG_DFL
             self._loop.add_signal_handler(number, self._stop, status)
         return self
 
     def __exit__(self, *_: object) -> None:
         for number, _status in _SIGNALS:
-            self._loop.remove_signal_handler(number)
+            self._loop.remove_signal_handler(number)  # which leaves the default
+            signal.signal(number, self._before[number])
 
     def _stop(self, status: int) -> None:
         self.status = status

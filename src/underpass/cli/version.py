@@ -25,7 +25,7 @@ def version(ctx: typer.Context) -> None:
     connection = options.connection()
     try:
         with Api(connection, timeout=3) as api:
-            gateway: str | None = api.get("/openapi.json")["info"]["version"]
+            gateway: str | None = api.get("/version")["version"]
     except (UnderpassError, KeyError, TypeError):
         gateway = None
     value = {

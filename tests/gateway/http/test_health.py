@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import underpass
 from tests.gateway.http.people_app import App, people_app
 from underpass.core.errors import Unavailable
 
@@ -22,6 +23,10 @@ async def test_alive_and_ready(app: App, monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(app.services.database, "ping", away)
     assert (await app.http.get("/ready")).json() == {"status": "database unreachable"}
+
+
+async def test_the_version(app: App) -> None:
+    assert (await app.http.get("/version")).json() == {"version": underpass.__version__}
 
 
 async def test_metrics_are_for_this_machine_and_admins(app: App) -> None:

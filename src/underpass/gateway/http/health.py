@@ -28,6 +28,12 @@ class Health(BaseModel):
     status: str
 
 
+class Version(BaseModel):
+    """What runs."""
+
+    version: str
+
+
 class Info(BaseModel):
     """Who this gateway is, for whoever is about to enrol or sign in."""
 
@@ -65,6 +71,12 @@ async def ready(request: Request) -> Any:
     except UnderpassError:
         return JSONResponse({"status": "database unreachable"}, 503, headers)
     return JSONResponse({"status": "ready"}, 200, headers)
+
+
+@router.get("/version", response_model=Version, summary="Which version is this?")
+async def version() -> Any:
+    """The gateway's version."""
+    return {"version": underpass.__version__}
 
 
 @router.get("/metrics", summary="Prometheus metrics", response_class=Response)
