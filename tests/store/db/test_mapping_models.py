@@ -13,6 +13,14 @@ from underpass.store.db.mapping_models import MappingRow, PortLease
 from underpass.store.db.models import Agent
 from underpass.store.db.schema_difference import schema_difference
 
+MACHINE_THEN = (
+    "INSERT INTO assets (id, name, client_public_key, key_fingerprint, hostname, labels, "
+    "allowed_users, status, created_at, updated_at, is_deleted, static_info, dynamic_info, "
+    "agent_secret_key) VALUES ('a-1', 'box', '', '', 'box', '{}', '[]', 'online', 0, 0, "
+    "FALSE, '{}', '{}', '')"
+)
+"""In the columns of the first version; the model has more by now."""
+
 
 def machine() -> Agent:
     return Agent(
@@ -29,7 +37,7 @@ async def first_version(url: str) -> Database:
         await connection.run_sync(lambda sync: command.upgrade(migrations._config(sync), "0001"))
         await connection.commit()
     async with bare.session() as db:
-        db.add(machine())
+        await db.execute(text(MACHINE_THEN))
     return bare
 
 

@@ -31,7 +31,7 @@ class MappingRow(Base):
 
     id: Mapped[str] = mapped_column(String(36), primary_key=True)
     name: Mapped[str] = mapped_column(String(64))
-    """Unique among its owner's."""
+    """Unique among what its owner made, and among what each machine of theirs declares."""
     user_id: Mapped[str] = mapped_column(String(36))
     protocol: Mapped[str] = mapped_column(String(16))
     source_kind: Mapped[str] = mapped_column(String(8))
@@ -57,6 +57,8 @@ class MappingRow(Base):
     balancing: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
     version: Mapped[int] = mapped_column(Integer, default=1)
     """One more at every change."""
+    declared_by: Mapped[str] = mapped_column(String(36), default="", server_default="", index=True)
+    """The machine whose file asks for it; empty: a person does (NULLs would never be equal)."""
     created_at: Mapped[float] = mapped_column(Double, index=True)
     updated_at: Mapped[float] = mapped_column(Double)
     total_connections: Mapped[int] = mapped_column(BigInteger, default=0)
@@ -64,7 +66,12 @@ class MappingRow(Base):
     bytes_received: Mapped[int] = mapped_column(BigInteger, default=0)
     last_active_at: Mapped[float | None] = mapped_column(Double)
 
-    __table_args__ = (UniqueConstraint("user_id", "name"), Base.__table_args__)
+    __table_args__ = (
+        UniqueConstraint(
+            "user_id", "declared_by", "name", name="uq_mappings_user_id_declared_by_name"
+        ),
+        Base.__table_args__,
+    )
 
 
 class PortLease(Base):

@@ -20,6 +20,7 @@ from sqlalchemy import (
     MetaData,
     String,
     Text,
+    false,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -154,7 +155,10 @@ class JoinToken(Base):
     uses: Mapped[int] = mapped_column(Integer)
     used: Mapped[int] = mapped_column(Integer, default=0)
     labels: Mapped[dict[str, str]] = mapped_column(JSON, default=dict)
+    may_declare: Mapped[bool] = mapped_column(Boolean, default=False, server_default=false())
+    """Whether the machines that join with it may declare mappings."""
     created_by: Mapped[str | None] = mapped_column(String(64))
+    created_by_id: Mapped[str | None] = mapped_column(String(36))
     created_at: Mapped[float] = mapped_column(Double)
     expires_at: Mapped[float | None] = mapped_column(Double)
     revoked_at: Mapped[float | None] = mapped_column(Double)
@@ -173,6 +177,10 @@ class Agent(Base):
     labels: Mapped[dict[str, str]] = mapped_column(JSON, default=dict)
     """Set by admins only; what the agent says of itself is in ``static_info``."""
     allowed_users: Mapped[list[str]] = mapped_column(JSON, default=list)
+    may_declare: Mapped[bool] = mapped_column(Boolean, default=False, server_default=false())
+    """Whether mappings in its ``underpass.yaml`` count."""
+    let_in_by: Mapped[str | None] = mapped_column(String(36))
+    """The user who let it in, or who allowed it to declare mappings since: those are theirs."""
     status: Mapped[str] = mapped_column(String(16), default="offline")
     """``online``, ``offline``, ``maintenance`` or ``degraded``."""
     created_at: Mapped[float] = mapped_column(Double)
