@@ -5,9 +5,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
+import inspect
 import os
 import re
 import shutil
+from typing import Any
 
 import pytest
 
@@ -29,6 +33,24 @@ _PACKAGES = {
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
     return "asyncio"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> None:
+    """End an async test that hangs from inside its loop, with a traceback that says where; what
+    hangs elsewhere pytest-timeout ends together with its process."""
+    test = pyfuncitem.obj
+    if not inspect.iscoroutinefunction(test):
+        return
+    mark = pyfuncitem.get_closest_marker("timeout")
+    seconds = float(mark.args[0] if mark and mark.args else pyfuncitem.config.getini("timeout"))
+
+    @functools.wraps(test)
+    async def limited(*args: Any, **kwargs: Any) -> Any:
+        async with asyncio.timeout(seconds * 0.9):
+            return await test(*args, **kwargs)
+
+    pyfuncitem.obj = limited
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
