@@ -17,6 +17,7 @@ from underpass.core.errors import Unavailable
 from underpass.gateway.certificate import Certificate
 from underpass.gateway.quic_front import QuicFront
 from underpass.links.quic.dial import connect_quic
+from underpass.links.quic.transport import QuicTransport
 from underpass.links.transports.transport import Inbox, Transport
 from underpass.links.trust import CertificateRejected
 
@@ -63,6 +64,29 @@ async def test_a_link_is_handed_on_with_its_first_byte_and_its_binding(tmp_path:
         assert await Inbox(far).read() == b"UNDPASS1"
         assert made.undecided == 0
         assert made.connections == 1
+        near.abort()
+        await until(lambda: made.connections == 0)
+
+
+async def test_on_every_address_it_answers_from_the_one_dialled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clients need take nothing from a server's other addresses (RFC 9000, 9)."""
+    print_ = certificate(tmp_path).fingerprint
+    sources: set[tuple[Any, ...]] = set()
+    received = QuicTransport.received
+
+    def noted(self: QuicTransport, data: bytes, size: int, address: tuple[Any, ...]) -> None:
+        sources.add(address)
+        received(self, data, size, address)
+
+    monkeypatch.setattr(QuicTransport, "received", noted)
+    async with front(tmp_path, host="0.0.0.0") as (made, taken):
+        near = await dialled(made, print_, "127.0.0.2")
+        near.write(b"UNDPASS1")
+        await until(lambda: taken.transports)
+        assert ("127.0.0.2", made.port) in sources
+        assert ("127.0.0.1", made.port) not in sources
         near.abort()
         await until(lambda: made.connections == 0)
 

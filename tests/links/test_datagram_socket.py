@@ -56,6 +56,30 @@ async def test_datagrams_keep_their_boundaries(friend: socket.socket) -> None:
     assert not sock.send(b"late", friend.getsockname())
 
 
+@pytest.mark.parametrize(("everywhere", "other"), [("0.0.0.0", "127.0.0.2"), ("::", "::1")])
+async def test_answers_leave_from_where_was_spoken_to(everywhere: str, other: str) -> None:
+    """A connected client hears nothing that comes from another address."""
+    inbox = Inbox()
+    sock = DatagramSocket(bound(everywhere), inbox)
+    family = socket.AF_INET6 if ":" in other else socket.AF_INET
+    home = "::1" if ":" in other else "127.0.0.1"
+    seen: list[Address] = []
+    with socket.socket(family, socket.SOCK_DGRAM) as client:
+        client.settimeout(5)
+        client.bind((home, 0))
+        for spoken_to in (other, home):
+            client.connect((spoken_to, sock.address[1]))
+            client.send(b"question")
+            data, address = await inbox.next()
+            assert (data, address[:2]) == (b"question", client.getsockname()[:2])
+            assert sock.send(b"answer", address)
+            assert client.recv(100) == b"answer"
+            seen.append(address)
+    assert len(set(seen)) == len({other, home})  # to us they are two flows
+    assert sock.send(b"unasked", ("::1" if family == socket.AF_INET6 else "127.0.0.1", 9))
+    sock.close()
+
+
 async def test_what_comes_before_start_waits_in_the_kernel(friend: socket.socket) -> None:
     sock = DatagramSocket(bound())
     friend.sendto(b"early", sock.address)

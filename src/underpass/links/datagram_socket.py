@@ -3,6 +3,9 @@
 Where a stream waits, UDP loses: what does not fit into the kernel's buffer is dropped and counted,
 so that memory stays flat and nobody waits for anybody. An ICMP error about one datagram (nobody
 listens there, the way is gone) is told by the kernel on the next call; it ends nothing.
+
+A socket bound to every address answers from the one that was spoken to (``links/packet_info.py``):
+answer to the very :data:`Address` that came with the question.
 """
 
 from __future__ import annotations
@@ -12,12 +15,11 @@ import contextlib
 import errno
 import socket
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
+
+from underpass.links.packet_info import ROOM, Address, ask, joined, parted
 
 __all__ = ["Address", "DatagramSocket"]
-
-Address = tuple[Any, ...]
-"""What ``recvfrom`` gives: host and port, and for IPv6 flow label and scope."""
 
 _BATCH: Final = 64
 """Datagrams taken in one turn of the loop; then others have theirs."""
@@ -53,6 +55,7 @@ class DatagramSocket:
         for name in ("SO_RCVBUFFORCE", "SO_SNDBUFFORCE"):
             with contextlib.suppress(OSError):  # only root may go above the limit
                 sock.setsockopt(socket.SOL_SOCKET, _FORCE[name], _BUFFER)
+        self._told = ask(sock)
         self._sock = sock
         self._received = received
         self._loop = asyncio.get_running_loop()
@@ -87,6 +90,9 @@ class DatagramSocket:
             try:
                 if address is None:
                     self._sock.send(data)
+                elif self._told:
+                    where, ancillary = parted(address)
+                    self._sock.sendmsg((data,), ancillary, 0, where)
                 else:
                     self._sock.sendto(data, address)
             except (BlockingIOError, InterruptedError):
@@ -118,7 +124,11 @@ class DatagramSocket:
             if self.closed:
                 return
             try:
-                data, address = self._sock.recvfrom(_LARGEST)
+                if self._told:
+                    data, ancillary, _flags, address = self._sock.recvmsg(_LARGEST, ROOM)
+                    address = joined(address, ancillary)
+                else:
+                    data, address = self._sock.recvfrom(_LARGEST)
             except (BlockingIOError, InterruptedError):
                 break
             except OSError as error:

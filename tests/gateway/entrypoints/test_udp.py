@@ -11,6 +11,7 @@ import pytest
 
 from tests.gateway.entrypoints.world import UdpClient, UdpEcho, World, mapping, until, world
 from tests.links.loops import anyio_backend  # noqa: F401
+from underpass.control.mapping import Source
 from underpass.core import metrics
 from underpass.core.clock import ManualClock
 from underpass.gateway.entrypoints.udp import UdpEntryPoint
@@ -83,6 +84,18 @@ class TestPassing:
                 assert (header.source, header.transport) == (client.address, "udp")
                 assert decoder.leftover == data
             client.sock.close()
+
+    async def test_answers_leave_from_where_the_client_sent_to(self) -> None:
+        everywhere = Source(bind="0.0.0.0")
+        async with world() as here, echoing() as target:
+            port = await open_port(here, target.port, source=everywhere, proxy_protocol="v2")
+            for spoken_to in ("127.0.0.2", "127.0.0.3"):
+                client = UdpClient(port, spoken_to)  # connected: deaf to any other address
+                decoder = Decoder()
+                header = decoder.feed(await client.ask(b"hello"))
+                assert header is not None
+                assert header.destination == (spoken_to, port)
+                client.sock.close()
 
     async def test_it_is_counted(self) -> None:
         async with world() as here, echoing() as target:

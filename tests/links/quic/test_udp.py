@@ -53,6 +53,22 @@ async def test_datagrams_of_any_size_keep_their_boundaries_and_order() -> None:
     assert not await descriptors_left(before)
 
 
+async def test_answers_leave_from_where_was_spoken_to() -> None:
+    heard, answered = Heard(), Heard()
+    far = UdpSocket(bound_socket(("0.0.0.0", 0), socket.AF_INET), heard)
+    raw = bound_socket(("127.0.0.1", 0), socket.AF_INET)
+    raw.connect(("127.0.0.2", far.sock.getsockname()[1]))  # hears nothing from anywhere else
+    near = UdpSocket(raw, answered)
+    raw.send(b"question")
+    await until(lambda: heard.datagrams == [b"question"])
+    (source,) = heard.sources
+    sent = [b"one", *[bytes([number]) * 1200 for number in range(20)]]
+    far.send([(data, source) for data in sent])
+    await until(lambda: answered.datagrams == sent)
+    near.close()
+    far.close()
+
+
 async def test_a_kernel_without_offload_does_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(UdpSocket, "_offers", lambda *_: False)
     heard = Heard()

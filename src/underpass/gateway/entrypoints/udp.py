@@ -19,6 +19,7 @@ from underpass.gateway.entrypoints.entry_point import (
 from underpass.gateway.entrypoints.flow import Drop, Flow
 from underpass.links.compression import compressed
 from underpass.links.datagram_socket import Address
+from underpass.links.packet_info import arrived_at
 from underpass.wire.datagrams import MAX_DATAGRAM
 from underpass.wire.proxy_protocol import encode_v2
 
@@ -79,7 +80,7 @@ class UdpEntryPoint(EntryPoint):
             limit=MAX_DATAGRAM,
             reply=sock,
             address=address,
-            prefix=self._header(source, sock),
+            prefix=self._header(source, arrived_at(address), sock),
         )
         self._flows[address] = flow
 
@@ -92,13 +93,13 @@ class UdpEntryPoint(EntryPoint):
         self._start(passage, work, (self._places, self._around.flows), over=forget)
         return flow
 
-    def _header(self, source: tuple[str, int], sock: Answering) -> bytes:
+    def _header(self, source: tuple[str, int], local: str | None, sock: Answering) -> bytes:
         """What the target is told of the source: in front of each datagram, since any may be the
         first that arrives."""
         if self.mapping.options.proxy_protocol is None:
             return b""
         here = sock.address
-        return encode_v2(source, (plain_host(str(here[0])), int(here[1])), "udp")
+        return encode_v2(source, (plain_host(local or str(here[0])), int(here[1])), "udp")
 
     async def _pass(self, passage: Passage, flow: Flow, port: int) -> None:
         try:

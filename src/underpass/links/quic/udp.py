@@ -14,12 +14,12 @@ import struct
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Final
+
+from underpass.links.packet_info import ROOM, Address, ask, joined, parted
 
 __all__ = ["Address", "Datagram", "UdpSocket", "bound_socket", "client_socket"]
 
-Address = tuple[Any, ...]
-"""What the socket module uses for this family: (host, port) or (host, port, flow, scope)."""
 Datagram = tuple[bytes, Address]
 
 MAX_QUEUED: Final = 1024
@@ -80,6 +80,9 @@ def client_socket(family: int) -> socket.socket:
 class UdpSocket:
     """Sends and receives on a socket, as part of the running event loop.
 
+    One bound to every address gives and takes addresses with the one here joined to them, so that
+    answers leave from where was spoken to (``links/packet_info.py``).
+
     Args:
         sock: not blocking; closed with this.
         received: see :attr:`received`.
@@ -105,6 +108,7 @@ class UdpSocket:
         for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
             with contextlib.suppress(OSError):  # then it stays what it is
                 sock.setsockopt(socket.SOL_SOCKET, option, _BUFFER)
+        self._told = ask(sock)
         self._gso = self._offers(_UDP_SEGMENT, 0)
         self._gro = self._offers(_UDP_GRO, 1)
         if _LINUX:
@@ -125,7 +129,7 @@ class UdpSocket:
     # -- receiving ------------------------------------------------------------------------------
 
     def _readable(self) -> None:
-        room = socket.CMSG_SPACE(4)
+        room = socket.CMSG_SPACE(4) + ROOM
         for _ in range(_BURST):
             if self._closed:
                 return
@@ -143,6 +147,8 @@ class UdpSocket:
                 for level, kind, value in ancillary:
                     if level == _SOL_UDP and kind == _UDP_GRO:
                         size = int(struct.unpack_from("=H", value)[0])
+            if self._told:
+                address = joined(address, ancillary)
             self.received(data, size if 0 < size < len(data) else 0, address)
 
     def _trouble(self, error: OSError) -> None:
@@ -188,16 +194,16 @@ class UdpSocket:
         while done < len(datagrams) and not self._closed:
             count = self._alike(datagrams, done) if self._gso else 1
             data, address = datagrams[done]
+            where, ancillary = parted(address)
             try:
-                if count == 1:
-                    self.sock.sendto(data, address)
+                if count == 1 and not ancillary:
+                    self.sock.sendto(data, where)
                 else:
-                    self.sock.sendmsg(
-                        [part for part, _ in datagrams[done : done + count]],
-                        [(_SOL_UDP, _UDP_SEGMENT, struct.pack("=H", len(data)))],
-                        0,
-                        address,
-                    )
+                    if count > 1:
+                        segment = struct.pack("=H", len(data))
+                        ancillary.append((_SOL_UDP, _UDP_SEGMENT, segment))
+                    parts = [part for part, _ in datagrams[done : done + count]]
+                    self.sock.sendmsg(parts, ancillary, 0, where)
             except (BlockingIOError, InterruptedError):
                 break
             except OSError as error:
