@@ -8,7 +8,14 @@ from typing import Any
 import pytest
 import typer
 
-from underpass.cli.mapping_arguments import amount, asked, given_password, source_of, target_of
+from underpass.cli.mapping_arguments import (
+    amount,
+    asked,
+    given_password,
+    health_of,
+    source_of,
+    target_of,
+)
 
 
 @pytest.mark.parametrize(
@@ -82,3 +89,26 @@ def test_passwords(monkeypatch: pytest.MonkeyPatch) -> None:
     assert given_password(True) == "secret"
     with pytest.raises(typer.BadParameter):
         given_password(True)
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        (None, {}),
+        ("none", {"health": None}),
+        ("tcp", {"health": {"type": "tcp"}}),
+        ("http", {"health": {"type": "http"}}),
+        ("http:/a:b,interval=1m,rise=4", {
+            "health": {"type": "http", "path": "/a:b", "interval": 60, "rise": 4},
+        }),
+        ("tcp,fall=2", {"health": {"type": "tcp", "fall": 2}}),
+    ],
+)  # fmt: skip
+def test_checks(text: str | None, wanted: dict[str, Any]) -> None:
+    assert health_of(text) == wanted
+
+
+@pytest.mark.parametrize("text", ["", "icmp", "tcp:/x", "tcp,fall=x", "http:/,every=3", "tcp,fall"])
+def test_what_is_no_check(text: str) -> None:
+    with pytest.raises(typer.BadParameter):
+        health_of(text)

@@ -17,6 +17,8 @@ from tests.control.entry_points import FakeEntryPoints
 from underpass.cli import exits
 from underpass.cli import expose as expose_command
 from underpass.cli.output import Output
+from underpass.control.health import HealthStatus
+from underpass.control.mapping import MappingLive
 from underpass.core.errors import NotFound, Unavailable, UnderpassError
 
 from .conftest import Result, RunningGateway
@@ -72,6 +74,28 @@ def test_the_life_of_a_mapping(signed_in: Call, machine: str, entries: FakeEntry
     assert signed_in("mappings", "delete", name).status == 0
     assert signed_in("mappings", "show", name).status == exits.NOT_FOUND
     assert "No mapping yet" in signed_in("mappings", "list", "--machine", machine).err
+
+
+def test_health(signed_in: Call, machine: str, entries: FakeEntryPoints) -> None:
+    name = f"web-{machine}"
+    made = signed_in(
+        "mappings", "create", "tcp", "80", "--on", machine, "--name", name, "--group", "web",
+        "--health", "http:/ok,interval=5,fall=2",
+    )  # fmt: skip
+    assert made.status == 0, made.err
+    shown = signed_in("--json", "mappings", "show", name).json
+    assert shown["health"] == {
+        "type": "http", "path": "/ok", "interval": 5, "fall": 2, "rise": 2,
+    }  # fmt: skip
+    entries.lives[shown["id"]] = MappingLive(health=HealthStatus("down", "It is asleep.", 5.0))
+    listed = signed_in("mappings", "list", "--machine", machine).out
+    assert "HEALTH" in listed.upper()
+    assert "down" in listed
+    assert "It is asleep." in signed_in("mappings", "show", name).out
+    ended = signed_in("--json", "mappings", "update", name, "--health", "none")
+    assert ended.json["health"] is None
+    assert signed_in("mappings", "update", name, "--health", "ping").status == exits.USAGE
+    assert signed_in("mappings", "delete", name).status == 0
 
 
 def test_the_other_kinds(signed_in: Call, machine: str, entries: FakeEntryPoints) -> None:

@@ -163,6 +163,8 @@ def test_protocols_of_a_later_version(protocol: str) -> None:
         (TCP | {"health": {"interval": 0}}, "health.interval"),
         (TCP | {"health": {"fall": 0}}, "health.fall"),
         (TCP | {"health": {"every": 1}}, "health.every"),
+        (UDP | {"health": {"type": "tcp"}}, "health"),
+        (SOCKS | {"health": {"type": "tcp"}}, "health"),
         (TCP | {"optoins": {}}, "optoins"),
     ],
 )  # fmt: skip

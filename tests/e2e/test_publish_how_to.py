@@ -26,7 +26,7 @@ def test_the_page_works_as_typed(
     text = re.sub(r"(?<=[ :])8000(?=[ :/\n])", str(free_port()), text)
     # Ports of the range that another program of this machine hardly has.
     first = 21000 + secrets.randbelow(8000)
-    for number, port in enumerate(("20053", "20080", "20081", "20082")):
+    for number, port in enumerate(("20053", "20080", "20081", "20082", "20090")):
         text = re.sub(rf"(?<=[ :]){port}(?=[ /\n])", str(first + number), text)
     commands = ["set -m"]
     promised: list[str] = []
@@ -59,4 +59,5 @@ def test_the_page_works_as_typed(
     )
     assert re.fullmatch(pattern, done.stdout.strip()), f"{done.stdout}\n{done.stderr}"
     left = {one["name"] for one in admin.get("/api/v1/mappings").json()["data"]["items"]}
-    assert left == {"box-web", "box-dns", "box-proxy", "box-app"}  # expose took its own along
+    # Expose took its own along.
+    assert left == {"box-web", "box-dns", "box-proxy", "box-app", "web-a", "web-b"}

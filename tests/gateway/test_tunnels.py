@@ -20,7 +20,8 @@ from tests.gateway.entrypoints.world import (
     world,
 )
 from tests.gateway.gateways import AGENT_ID
-from underpass.control.mapping import MappingLive, Source
+from underpass.control.health import UNKNOWN
+from underpass.control.mapping import Balancing, Health, MappingLive, Source
 from underpass.core import metrics
 from underpass.core.clock import ManualClock
 from underpass.core.errors import Unavailable
@@ -106,6 +107,58 @@ class TestTheInterface:
         async with world() as here:
             with pytest.raises(Unavailable):
                 await here.tunnels.open(mapping(source=Source("agent", 5000, agent_id=AGENT_ID)))
+
+
+class TestHealth:
+    async def test_a_member_that_is_down_gets_nothing(self) -> None:
+        clock = ManualClock()
+        rules = Balancing(health=Health(interval=1.0, fall=1, rise=1))
+        async with world(clock=clock) as here, serving(echo) as good:
+            async with serving(echo) as bad:
+                first = mapping(port=good, group="web", balancing=rules)
+                opened = await here.tunnels.open(first)
+                port = opened.public_port
+                assert port is not None
+                second = mapping(port=bad, group="web", id="m-2", balancing=rules)
+                await here.tunnels.open(second)
+                assert here.tunnels.live("m-2").health == UNKNOWN
+
+            async def tried(state: str) -> None:
+                clock.advance(2)
+                here.tunnels.probes.tick()
+                await until(lambda: not len(here.tunnels.probes._supervisor))
+                status = here.tunnels.live("m-2").health
+                assert status is not None
+                assert status.state == state
+
+            await tried("down")
+            for _ in range(4):
+                assert await ask(port, b"y") == b"y"
+            assert here.entry(first).traffic.pending().connections == 4
+            await until(lambda: here.events.named("mapping.health_changed"))
+            back = await asyncio.start_server(echo, "127.0.0.1", bad)
+            await tried("up")
+            await here.tunnels.change(replace(second, balancing=Balancing()))
+            assert here.tunnels.live("m-2").health is None
+            await here.tunnels.close("m-1", "deleted")
+            assert here.tunnels.probes.status("m-1") is None
+            back.close()
+
+    async def test_tries_are_made_by_themselves(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("underpass.gateway.tunnels.TICK", 0.01)
+        async with world() as here, serving(echo) as target:
+            await here.tunnels.start()
+            rules = Balancing(health=Health(interval=1.0))
+            await here.tunnels.open(mapping(port=target, balancing=rules))
+            await until(lambda: (here.tunnels.live("m-1").health or UNKNOWN).state == "up")
+
+    async def test_where_a_machine_listens_it_is_shown(self) -> None:
+        async with world() as here:
+            rules = Balancing(health=Health())
+            source = Source("agent", 5000, agent_id=AGENT_ID)
+            with pytest.raises(Unavailable):
+                await here.tunnels.open(mapping(source=source, balancing=rules))
+            assert here.tunnels.probes.status("m-1") is None
 
 
 class TestUsage:

@@ -12,8 +12,9 @@ from underpass.cli.arguments import complete_machine, duration
 
 __all__ = [
     "Allow", "At", "Balance", "Bandwidth", "Bind", "Burst", "Carrier", "Compression", "Connections",
-    "Deny", "Group", "Idle", "Machine", "Name", "PasswordStdin", "Port", "PortRange",
-    "ProxyProtocol", "Username", "amount", "asked", "given_password", "source_of", "target_of",
+    "Deny", "Group", "Health", "Idle", "Machine", "Name", "PasswordStdin", "Port", "PortRange",
+    "ProxyProtocol", "Username", "amount", "asked", "given_password", "health_of", "source_of",
+    "target_of",
 ]  # fmt: skip
 
 _AMOUNT = re.compile(r"(\d{1,12}(?:\.\d{1,3})?)([kmg]i?)?b?")
@@ -76,6 +77,14 @@ Balance = Annotated[
     Literal["round_robin", "least_connections"] | None, typer.Option(help="How a group shares.")
 ]
 
+Health = Annotated[
+    str | None,
+    typer.Option(
+        metavar="CHECK",
+        help="Try the target: tcp, http:/PATH; with ,interval=10s,fall=3,rise=2; none.",
+    ),
+]
+
 
 def amount(text: str) -> int:
     """Bytes in ``500``, ``64k``, ``1.5M``, ``1Mi``.
@@ -122,6 +131,35 @@ def source_of(
     """
     given = {"port": port, "port_range": port_range, "bind": bind, "client_id": at}
     return {name: value for name, value in given.items() if value is not None}
+
+
+def health_of(text: str | None) -> dict[str, Any]:
+    """``tcp``, ``http:/ok`` or ``http:/ok,interval=5s,fall=2`` as the ``health`` of a request;
+    ``none`` ends the tries, and nothing is nothing.
+
+    Raises:
+        typer.BadParameter: it is none of these.
+    """
+    if text is None:
+        return {}
+    if text == "none":
+        return {"health": None}
+    check, *more = text.split(",")
+    kind, _, path = check.partition(":")
+    found: dict[str, Any] = {"type": kind}
+    if kind not in {"tcp", "http"} or (kind == "tcp" and path):
+        raise typer.BadParameter(f"{text!r} is no check; write tcp or http:/PATH")
+    if path:
+        found["path"] = path
+    for part in more:
+        name, _, value = part.partition("=")
+        if name == "interval":
+            found[name] = duration(value)
+        elif name in {"fall", "rise"} and value.isascii() and value.isdigit():
+            found[name] = int(value)
+        else:
+            raise typer.BadParameter(f"{part!r} is none of interval=TIME, fall=N, rise=N")
+    return {"health": found}
 
 
 def asked(

@@ -20,6 +20,7 @@ from underpass.cli.mapping_arguments import (
     Connections,
     Deny,
     Group,
+    Health,
     Idle,
     Name,
     PasswordStdin,
@@ -29,6 +30,7 @@ from underpass.cli.mapping_arguments import (
     Username,
     asked,
     given_password,
+    health_of,
     source_of,
     target_of,
 )
@@ -89,7 +91,7 @@ def list_mappings(
         names = _machine_names(api) if found else {}
     now = time.time()
     Output(options.json).table(
-        ("Name", "From", "To", "Machine", "Status", "Open", "Sent", "Received", "Active"),
+        ("Name", "From", "To", "Machine", "Status", "Health", "Open", "Sent", "Received", "Active"),
         [_row(mapping, names, now) for mapping in found],
         value=found,
         empty="No mapping yet. Make one: underpass mappings create tcp 22 --on MACHINE",
@@ -105,13 +107,14 @@ def _machine_names(api: Api) -> dict[str, str]:
 
 
 def _row(mapping: dict[str, Any], names: dict[str, str], now: float) -> tuple[Any, ...]:
-    stats = mapping["stats"]
+    stats, health = mapping["stats"], mapping.get("health_status")
     return (
         mapping["name"],
         source_text(mapping, names),
         target_text(mapping),
         names.get(mapping["target_client_id"], mapping["target_client_id"]),
-        mapping["status"],
+        mapping["status"] + (", declared" if mapping.get("declared_by") else ""),
+        health["health"] if health else None,
         stats["active"],
         size(stats["bytes_sent"]),
         size(stats["bytes_received"]),
@@ -146,7 +149,7 @@ def find_mapping(api: Api, which: str) -> dict[str, Any]:
     """The mapping of this name or id.
 
     Raises:
-        NotFound, Conflict: none, or (for admins) several people's.
+        NotFound, Conflict: none, or several: other people's, or declared by machines.
     """
     if is_id(which):
         return api.get(f"{ROUTE}/{which}")
@@ -154,7 +157,7 @@ def find_mapping(api: Api, which: str) -> dict[str, Any]:
     if len(found) == 1:
         return found[0]
     if found:
-        raise Conflict(f"{len(found)} people have a mapping called {which!r}.", hint="Use its id.")
+        raise Conflict(f"{len(found)} mappings are called {which!r}.", hint="Use its id.")
     raise NotFound(f"There is no mapping called {which!r}.", hint="See: underpass mappings")
 
 
@@ -215,6 +218,7 @@ def create(
     password_stdin: PasswordStdin = False,
     group: Group = None,
     balance: Balance = None,
+    health: Health = None,
     disabled: Annotated[bool, typer.Option(help="Only store it.")] = False,
 ) -> None:  # fmt: skip
     """Make a mapping; it stays until it is deleted. Prints its public address.
@@ -225,6 +229,7 @@ def create(
       underpass mappings create unix /run/app.sock --on web-1 --port 20080
       underpass mappings create socks5 --on web-1 --username ann
       underpass mappings create tcp 5432 --on db-1 --at laptop --port 15432
+      underpass mappings create tcp 80 --on web-1 --group web --health http:/ok,interval=5
     """
     from underpass.cli.api import Api
 
@@ -240,6 +245,7 @@ def create(
             "password": password,
         },
     )  # fmt: skip
+    body |= health_of(health)
     with Api(options.connection()) as api:
         body["target_client_id"] = api.machine(machine)["id"]
         body["source"] = source_of(port, port_range, bind, api.machine(at)["id"] if at else None)
@@ -280,6 +286,7 @@ def update(
     password_stdin: PasswordStdin = False,
     group: Group = None,
     balance: Balance = None,
+    health: Health = None,
 ) -> None:  # fmt: skip
     """Change what is given; open connections stay, unless the port changes.
 
@@ -305,6 +312,7 @@ def update(
                 "password": given_password(True) if password_stdin else None,
             },
         )  # fmt: skip
+        changes |= health_of(health)
         if machine:
             changes["target_client_id"] = api.machine(machine)["id"]
         source = source_of(port, port_range, bind, api.machine(at)["id"] if at else None)

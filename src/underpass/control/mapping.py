@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final, Literal, Protocol
 
+from underpass.control.health import Health, HealthStatus, health_record
 from underpass.core.clock import rfc3339
 
 __all__ = [
@@ -127,23 +128,6 @@ class Options:
 
 
 @dataclass(frozen=True, slots=True)
-class Health:
-    """How the targets of a group are tried.
-
-    Attributes:
-        type: a TCP connection, or an HTTP GET of ``path`` that answers 2xx or 3xx.
-        interval: seconds between tries.
-        fall, rise: failures in a row that take a target out, successes that bring it back.
-    """
-
-    type: Literal["tcp", "http"] = "tcp"
-    path: str = "/"
-    interval: float = 10.0
-    fall: int = 3
-    rise: int = 2
-
-
-@dataclass(frozen=True, slots=True)
 class Balancing:
     """How the mappings of one group share what comes in."""
 
@@ -159,6 +143,7 @@ class Mapping:
         user_id: the owner, on whose behalf every stream is opened.
         status: ``error``: wanted, but its entry point could not be opened; ``error`` says why.
         group: mappings of one owner, protocol and group share one entry point.
+        declared_by: the machine whose ``underpass.yaml`` asks for it; ``None``: a person did.
         public_port: the gateway's port in use, the first one of a range; ``None`` at agents.
         version: one more at every change of what is asked for.
     """
@@ -178,6 +163,7 @@ class Mapping:
     options: Options = field(default_factory=Options)
     group: str | None = None
     balancing: Balancing = field(default_factory=Balancing)
+    declared_by: str | None = None
     version: int = 1
     created_at: float = 0.0
     updated_at: float = 0.0
@@ -235,6 +221,7 @@ class MappingLive:
         total_connections, bytes_sent, bytes_received: since the row was last written.
         last_active_at: Unix seconds; ``None``: nothing since the row was last written.
         dropped: datagrams that found no room.
+        health: of its target; ``None`` when that is not tried.
     """
 
     active: int = 0
@@ -245,6 +232,7 @@ class MappingLive:
     bytes_received: int = 0
     last_active_at: float | None = None
     dropped: int = 0
+    health: HealthStatus | None = None
 
 
 class EntryPoints(Protocol):
@@ -310,8 +298,10 @@ def mapping_record(mapping: Mapping, live: MappingLive, host: str) -> dict[str, 
         "group": mapping.group,
         "balance": mapping.balancing.balance,
         "health": None if mapping.balancing.health is None else asdict(mapping.balancing.health),
+        "health_status": health_record(live.health),
         "public_port": mapping.public_port,
         "public_url": _public_url(mapping, host),
+        "declared_by": mapping.declared_by,
         "version": mapping.version,
         "stats": mapping_stats(mapping, live),
         "created_at": rfc3339(mapping.created_at),

@@ -39,7 +39,7 @@ _WRITABLE: Final = frozenset({
 })  # fmt: skip
 _READ_ONLY: Final = frozenset({
     "id", "user_id", "username", "error", "public_port", "public_url", "version", "stats",
-    "created_at", "updated_at",
+    "created_at", "updated_at", "health_status", "declared_by",
 })  # fmt: skip
 """Fields of the answer that may come back with a ``PUT``; they change nothing."""
 _NEEDED: Final[Fields[str, tuple[str, ...]]] = {
@@ -290,5 +290,7 @@ def _check_together(mapping: Mapping) -> None:
             "needs a source at an agent, since the gateway would have to read it",
             hint="Give source.client_id, or use `underpass forward`.",
         )
+    if mapping.balancing.health is not None and mapping.protocol not in {"tcp", "unix"}:
+        raise bad("health", "is only for tcp, unix mappings")
     if mapping.group is not None and (source.kind == "agent" or source.port_range is not None):
         raise bad("group", "is for mappings whose source is one port of the gateway")

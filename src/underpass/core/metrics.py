@@ -16,8 +16,12 @@ __all__ = [
     "LINK_HANDSHAKES",
     "MAPPINGS",
     "MAPPING_CONNECTIONS",
+    "MAPPING_HEALTH",
     "MAPPING_OPENED",
+    "MAPPING_PROBES",
     "MAPPING_REFUSALS",
+    "QUOTA_CUTS",
+    "QUOTA_REFUSALS",
     "RECORDING_BYTES",
     "REGISTRY",
     "SESSIONS",
@@ -61,6 +65,14 @@ MAPPING_OPENED = Counter(
     "underpass_mapping_opened_total", "Connections and flows that reached their target.",
     ["protocol"], registry=REGISTRY,
 )  # fmt: skip
+MAPPING_HEALTH = Gauge(
+    "underpass_mapping_health", "Mappings whose targets are tried, by what is known of them.",
+    ["state"], registry=REGISTRY,
+)  # fmt: skip
+MAPPING_PROBES = Counter(
+    "underpass_mapping_probes_total", "Tries of mappings' targets.", ["type", "outcome"],
+    registry=REGISTRY,
+)  # fmt: skip
 MAPPING_REFUSALS = Counter(
     "underpass_mapping_refusals_total", "Connections and flows turned away.",
     ["protocol", "reason"], registry=REGISTRY,
@@ -71,6 +83,14 @@ DATAGRAMS = Counter(
 DATAGRAMS_DROPPED = Counter(
     "underpass_datagrams_dropped_total", "Datagrams lost here.", ["reason"], registry=REGISTRY
 )
+QUOTA_REFUSALS = Counter(
+    "underpass_quota_refusals_total", "What a person's quota did not allow.", ["limit"],
+    registry=REGISTRY,
+)  # fmt: skip
+QUOTA_CUTS = Counter(
+    "underpass_quota_cuts_total", "Streams ended because a month's traffic was used up.",
+    registry=REGISTRY,
+)  # fmt: skip
 SESSIONS = Gauge("underpass_sessions", "Live terminal sessions.", ["state"], registry=REGISTRY)
 SESSIONS_STARTED = Counter(
     "underpass_sessions_started_total", "Terminal sessions by outcome.", ["outcome"],

@@ -23,7 +23,9 @@ from underpass.core.supervisor import Supervisor
 from underpass.gateway.config_push import ConfigPush, ListenState
 from underpass.gateway.entrypoints.doorway import Doorway
 from underpass.gateway.entrypoints.entry_point import EntryPoint, Surroundings
+from underpass.gateway.entrypoints.health_news import HealthNews
 from underpass.gateway.entrypoints.permission import takes_rights
+from underpass.gateway.entrypoints.probes import Probes
 from underpass.gateway.entrypoints.socks5 import Socks5EntryPoint, check_open
 from underpass.gateway.entrypoints.tcp import TcpEntryPoint
 from underpass.gateway.entrypoints.udp import UdpEntryPoint
@@ -119,6 +121,9 @@ class Tunnels:
         self._failed: dict[str, _Retry] = {}
         self._states: dict[str, ListenState] = {}
         self.config_push = ConfigPush(registry, self._heard)
+        self.probes = Probes(
+            surroundings.router, surroundings.rights, clock, HealthNews(surroundings.refusals, bus)
+        )
         self._supervisor = Supervisor("tunnels")
 
     def __len__(self) -> int:
@@ -147,6 +152,7 @@ class Tunnels:
     async def stop(self) -> None:
         """Give all ports back and end everything. Idempotent."""
         await self._supervisor.close()
+        await self.probes.stop()
         await self.config_push.stop()
         self._failed.clear()
         for door in self._doors.values():
@@ -170,13 +176,14 @@ class Tunnels:
         key = _key(mapping)
         door = self._doors.get(key)
         if door is None:
-            door = Doorway(mapping, addresses, self._around.router.is_linked)
+            door = Doorway(mapping, addresses, self._around.router.is_linked, self.probes.is_down)
             self._doors[key] = door
         if mapping.source.port != door.port:
             mapping = mapping.at_port(door.port)
         entry = _KINDS[mapping.protocol](mapping, self._around)
         door.add(entry)
         self._open[mapping.id] = _Open(entry, key)
+        self.probes.put(mapping)
         self._failed.pop(mapping.id, None)
         metrics.MAPPINGS.labels(mapping.protocol).inc()
         return mapping
@@ -190,11 +197,13 @@ class Tunnels:
         if mapping.source.agent_id is not None:
             self.config_push.put(mapping.source.agent_id, mapping)
         found.entry.change(mapping)
+        self.probes.put(mapping)
         return mapping
 
     async def close(self, mapping_id: str, reason: str) -> None:
         """See :class:`underpass.control.mapping.EntryPoints`."""
         self._failed.pop(mapping_id, None)
+        self.probes.remove(mapping_id)
         found = self._open.pop(mapping_id, None)
         if found is None:
             return
@@ -213,7 +222,9 @@ class Tunnels:
     def live(self, mapping_id: str) -> MappingLive:
         """See :class:`underpass.control.mapping.EntryPoints`."""
         found = self._open.get(mapping_id)
-        return found.entry.live() if found is not None else MappingLive()
+        if found is None:
+            return MappingLive()
+        return replace(found.entry.live(), health=self.probes.status(mapping_id))
 
     def _addresses(self, mapping: Mapping) -> tuple[str, ...]:
         """Where *mapping* is listened for.
@@ -258,11 +269,13 @@ class Tunnels:
             )  # fmt: skip
         entry = _KINDS[mapping.protocol](mapping, self._around)
         self._open[mapping.id] = _Open(entry, ())
+        self.probes.put(mapping)
         self._failed.pop(mapping.id, None)
         metrics.MAPPINGS.labels(mapping.protocol).inc()
         try:
             return await self._settle(entry, agent_id, able=able is True)
         except BaseException:
+            self.probes.remove(mapping.id)
             if self._open.pop(mapping.id, None) is not None:
                 self.config_push.remove(agent_id, mapping.id)
                 await self._end(entry, "The agent can't listen.")
@@ -343,6 +356,7 @@ class Tunnels:
             try:
                 for each in tuple(self._open.values()):
                     each.entry.tick()
+                self.probes.tick()
                 await self.retry()
                 await self.tell_states()
                 if self._clock.monotonic() - flushed >= FLUSH:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Collection
 from typing import Any
 
 import pytest
@@ -35,8 +36,8 @@ async def knock(door: Doorway, entries: list[Entry], times: int) -> list[int]:
     return [each.got for each in entries]
 
 
-def opened(entries: list[Entry], linked: set[str]) -> Doorway:
-    door = Doorway(entries[0].mapping, ("127.0.0.1",), linked.__contains__)
+def opened(entries: list[Entry], linked: set[str], down: Collection[str] = ()) -> Doorway:
+    door = Doorway(entries[0].mapping, ("127.0.0.1",), linked.__contains__, down.__contains__)
     for each in entries:
         door.add(each)  # type: ignore[arg-type]
     return door
@@ -52,6 +53,23 @@ async def test_in_turn_passing_over_who_is_away() -> None:
     linked.clear()
     await knock(door, entries, 3)
     assert entries[1].got == 3  # when all are away, each gets to say so
+    door.close()
+
+
+async def test_what_is_down_is_passed_over_unless_all_are() -> None:
+    entries = [Entry(name, id=f"m-{name}") for name in "abc"]
+    linked, down = {"a", "b", "c"}, {"m-a"}
+    door = opened(entries, linked, down)
+    assert await knock(door, entries, 4) == [0, 2, 2]
+    down.clear()
+    await knock(door, entries, 3)
+    assert [each.got for each in entries] == [1, 3, 3]
+    down |= {"m-a", "m-b", "m-c"}
+    await knock(door, entries, 3)
+    assert [each.got for each in entries] == [2, 4, 4]
+    linked.remove("c")  # away is worse than down
+    await knock(door, entries, 2)
+    assert [each.got for each in entries] == [3, 5, 4]
     door.close()
 
 

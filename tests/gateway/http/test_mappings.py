@@ -11,6 +11,7 @@ import pytest
 
 from tests.control.entry_points import FakeEntryPoints
 from tests.gateway.http.people_app import App, people_app
+from underpass.control.health import HealthStatus
 from underpass.control.mapping import MappingLive
 from underpass.core.ids import new_id
 from underpass.gateway.openapi import description
@@ -203,6 +204,20 @@ async def test_stats_merge_what_is_stored_and_what_goes_on(tenants: Tenants) -> 
     assert (await tenants.ann.get(path)).json()["data"]["stats"] == merged
     stats = (await tenants.ann.get(f"{path}/stats")).json()["data"]
     assert stats == merged | {"sent_rate": 5.0, "received_rate": 6.0, "dropped": 4}
+
+
+async def test_the_health_of_the_target(tenants: Tenants) -> None:
+    made = await tenants.made(health={"type": "http", "path": "/ok"})
+    assert made["health"]["path"] == "/ok"
+    assert made["health_status"] is None  # of these made-up entry points
+    status = HealthStatus("down", "The target answered 503.", 1_700_000_000.0)
+    tenants.entries.lives[made["id"]] = MappingLive(health=status)
+    found = (await tenants.ann.get(f"{PATH}/{made['id']}")).json()["data"]
+    assert found["health_status"] == {
+        "health": "down", "reason": "The target answered 503.", "since": "2023-11-14T22:13:20.000Z",
+    }  # fmt: skip
+    put = await tenants.ann.put(f"{PATH}/{made['id']}", json=found)
+    assert put.json()["data"]["version"] == made["version"]
 
 
 async def test_lists_are_filtered_and_sorted(tenants: Tenants) -> None:

@@ -18,22 +18,29 @@ __all__ = ["Doorway"]
 class Doorway:
     """Listens on the ports of *mapping*; the mappings behind it are added and removed.
 
-    A machine that is away is passed over while another one of the group is there, so that the
-    group serves as long as anybody in it does.
+    A machine that is away is passed over while another one of the group is there, and so is a
+    target that is down: the group serves as long as anybody in it does. When all are down, all
+    are used as if none were: the tries may be wrong, and refusing everybody helps nobody.
 
     Args:
         mapping: the first behind it.
         addresses: where to listen; what has no IPv6 does without all but the first.
         is_linked: whether a machine has its link.
+        is_down: whether a mapping's target is known to be down.
 
     Raises:
         Conflict, Unavailable: see :func:`underpass.links.ports.bind`.
     """
 
     def __init__(
-        self, mapping: Mapping, addresses: Sequence[str], is_linked: Callable[[str], bool]
+        self,
+        mapping: Mapping,
+        addresses: Sequence[str],
+        is_linked: Callable[[str], bool],
+        is_down: Callable[[str], bool] = lambda _mapping_id: False,
     ) -> None:
         self._is_linked = is_linked
+        self._is_down = is_down
         self._entries: list[EntryPoint] = []
         self._turn = 0
         self._listener: Listener | None = None
@@ -102,6 +109,7 @@ class Doorway:
         if len(entries) == 1:
             return entries[0]
         there = [entry for entry in entries if self._is_linked(entry.mapping.target_agent_id)]
+        there = [entry for entry in there if not self._is_down(entry.mapping.id)] or there
         there = there or entries
         self._turn += 1
         first = self._turn % len(there)

@@ -155,6 +155,14 @@ class OptionsBody(BaseModel):
     idle_timeout: float | None
 
 
+class HealthStatusBody(BaseModel):
+    """What the tries of a target have found."""
+
+    health: Literal["up", "down", "unknown"]
+    reason: str | None = Field(description="Why it is down.")
+    since: str | None
+
+
 class MappingStats(BaseModel):
     """What went through; *sent* is towards the target, *received* is back from it."""
 
@@ -208,8 +216,10 @@ class MappingBody(BaseModel):
                     "group": None,
                     "balance": "round_robin",
                     "health": None,
+                    "health_status": None,
                     "public_port": 20017,
                     "public_url": "tcp://gw.example.org:20017",
+                    "declared_by": None,
                     "version": 1,
                     "stats": _STATS,
                     "created_at": "2026-01-01T00:00:00.000Z",
@@ -235,8 +245,14 @@ class MappingBody(BaseModel):
     group: str | None
     balance: Literal["round_robin", "least_connections"]
     health: HealthBody | None
+    health_status: HealthStatusBody | None = Field(
+        description="Nothing where the target is not tried."
+    )
     public_port: int | None
     public_url: str | None
+    declared_by: str | None = Field(
+        description="The machine whose `underpass.yaml` asks for it; only `status` can be changed."
+    )
     version: int
     stats: MappingStats
     created_at: str
