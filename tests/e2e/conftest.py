@@ -18,10 +18,13 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     if not report.failed:
         return
     arguments = getattr(item, "funcargs", {})
-    standing = arguments.get("standing")
-    for directory in filter(None, (arguments.get("tmp_path"), standing and standing.directory)):
-        for log in sorted(directory.rglob("*.log")):
-            report.sections.append((f"log {log.name}", log.read_text(errors="replace")[-6000:]))
+    places = [
+        arguments.get("tmp_path"),
+        *(getattr(a, "directory", None) for a in arguments.values()),
+    ]
+    logs = {log for place in places if isinstance(place, Path) for log in place.rglob("*.log")}
+    for log in sorted(logs):
+        report.sections.append((f"log {log.name}", log.read_text(errors="replace")[-6000:]))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -31,7 +34,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 class Standing:
-    """A gateway and an agent ``box`` that a module's tests share, one after the other."""
+    """A gateway and an agent ``box`` that many tests share, one after the other."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -57,6 +60,9 @@ class Standing:
         listed = admin.get("/api/v1/mappings", params={"page_size": 500}).json()
         for mapping in listed["data"]["items"]:
             assert admin.delete(f"/api/v1/mappings/{mapping['id']}").status_code == 200
+        live = admin.get("/api/v1/sessions", params={"status": "live", "page_size": 500}).json()
+        for session in live["data"]["items"]:
+            admin.delete(f"/api/v1/sessions/{session['id']}")
 
     def close(self) -> None:
         if self._agent is not None and self._agent.alive:
@@ -64,10 +70,11 @@ class Standing:
         self.gateway.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standing]:
-    """What modules with ``STANDING = True`` get as their ``gateway`` and ``agent``: starting two
-    programs for each of fifty tests would be most of what the tests take."""
+    """What tests of modules with ``STANDING = True`` get as their ``gateway`` and ``agent``: starting
+    two programs for each of a hundred tests would be most of what the tests take. Such tests use
+    names of their own (:func:`tests.e2e.programs.unique`) and count from where they began."""
     world = Standing(tmp_path_factory.mktemp("standing"))
     try:
         yield world

@@ -9,6 +9,8 @@ import httpx
 
 from tests.e2e.programs import GatewayProgram, run
 
+STANDING = True
+
 
 def token_of(client: httpx.Client) -> str:
     return client.headers["Authorization"].removeprefix("Bearer ")

@@ -30,6 +30,8 @@ from tests.e2e.programs import (
 )
 from tests.e2e.test_exec import token_of
 
+STANDING = True
+
 
 class Person:
     """Sits at a terminal in which a command runs."""

@@ -14,6 +14,7 @@ import pytest
 from tests.e2e.programs import AgentProgram, GatewayProgram, eventually, free_port, run
 from tests.e2e.test_exec import token_of
 
+STANDING = True
 pytestmark = pytest.mark.needs("sshd", "ssh", "scp", "rsync")
 
 

@@ -11,7 +11,8 @@ from tests.e2e.programs import AgentProgram, GatewayProgram, eventually
 from tests.e2e.terminal import Terminal
 from tests.e2e.test_sessions_survive import cast_text
 
-FLOOD_SECONDS = float(os.environ.get("UNDERPASS_TEST_FLOOD_SECONDS", "20"))
+STANDING = True
+FLOOD_SECONDS = float(os.environ.get("UNDERPASS_TEST_FLOOD_SECONDS", "8"))
 
 
 def test_a_prompt_a_command_and_the_exit_code(admin: httpx.Client, machine: str) -> None:
