@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from underpass.cli.agent_keys import KeyRefused, sealed
+from underpass.cli.agent_keys import KeyRefused, PinnedMachine, sealed
 from underpass.core.errors import InvalidRequest, UnderpassError
 from underpass.links.encryption import seal_as_agent
 from underpass.links.memory import memory_pair
@@ -45,8 +45,16 @@ class Case:
         self.known = Kept()
         self.notes: list[str] = []
 
-    async def open(self, *, proves: int, reported: int | None, accept: str | None = None) -> Stream:
-        machine: dict[str, Any] = {"id": "m-1", "name": "web-1"}
+    async def open(
+        self,
+        *,
+        proves: int,
+        reported: int | None,
+        accept: str | None = None,
+        called: str | None = None,
+        identifier: str = "m-1",
+    ) -> Stream:
+        machine: dict[str, Any] = {"id": identifier, "name": "web-1"}
         if reported is not None:
             machine["key_fingerprint"] = fingerprint(reported)
         ours, theirs = memory_pair()
@@ -62,8 +70,8 @@ class Case:
             group.create_task(agent())
             try:
                 stream = await sealed(
-                    ours, target=TARGET, machine=machine, known=self.known, accept=accept,
-                    note=self.notes.append,
+                    ours, target=TARGET, note=self.notes.append,
+                    machine=PinnedMachine(machine, self.known, called, accept),
                 )  # fmt: skip
             except UnderpassError as error:
                 assert ours.closed
@@ -130,3 +138,37 @@ async def test_naming_another_key_accepts_nothing() -> None:
     assert case.known == {"m-1": fingerprint(1)}
     await case.open(proves=1, reported=1, accept="no fingerprint")
     assert isinstance(case.refusal, InvalidRequest)
+
+
+@pytest.mark.parametrize("reported", [2, None])
+async def test_another_machine_under_the_name_is_a_changed_key(reported: int | None) -> None:
+    """Which machine has a name is the gateway's word."""
+    case = Case()
+    await case.open(proves=1, reported=1, called="Web-1")
+    assert case.known == {"name:web-1": fingerprint(1), "m-1": fingerprint(1)}
+    await case.open(proves=2, reported=reported, called="web-1", identifier="m-2")
+    assert isinstance(case.refusal, KeyRefused)
+    assert "m-2" not in case.known
+
+
+async def test_a_known_machine_does_not_pass_for_another() -> None:
+    case = Case()
+    await case.open(proves=1, reported=1, called="web-1")
+    await case.open(proves=2, reported=2, called="db-1", identifier="m-2")
+    await case.open(proves=2, reported=2, called="web-1", identifier="m-2")
+    assert isinstance(case.refusal, KeyRefused)
+    assert not (
+        await case.open(proves=2, reported=2, called="web-1", identifier="m-2",
+                        accept=fingerprint(2))
+    ).closed  # fmt: skip
+    assert case.known["name:web-1"] == fingerprint(2)
+
+
+async def test_a_machine_that_was_renamed_is_known_by_its_id() -> None:
+    case = Case()
+    await case.open(proves=1, reported=1)
+    await case.open(proves=2, reported=2, called="new-name")
+    assert isinstance(case.refusal, KeyRefused)
+    assert not (await case.open(proves=1, reported=1, called="new-name")).closed
+    assert case.known["name:new-name"] == fingerprint(1)
+    assert len(case.notes) == 1

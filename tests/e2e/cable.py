@@ -1,4 +1,5 @@
-"""A cable that can be cut or fall silent: a loopback TCP relay between a program and its peer."""
+"""A cable that can be cut, fall silent, be listened to and lie: a loopback TCP relay between a
+program and its peer."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ import contextlib
 import selectors
 import socket
 import threading
+from collections.abc import Callable
 
 __all__ = ["Cable"]
 
@@ -23,7 +25,10 @@ class Cable:
         self.port = int(self._listener.getsockname()[1])
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._listener, selectors.EVENT_READ)
+        self.passing: Callable[[bytes, bool], bytes] = lambda data, _outward: data
+        """Given what passes and whether it goes to the target; what it returns goes on."""
         self._lock = threading.Lock()
+        self._near: set[socket.socket] = set()
         self._peers: dict[socket.socket, socket.socket] = {}
         self._down = False
         self._closed = False
@@ -52,6 +57,7 @@ class Cable:
             return
         with self._lock:
             self._peers[near], self._peers[far] = far, near
+            self._near.add(near)
             for end in (near, far):
                 self._selector.register(end, selectors.EVENT_READ)
 
@@ -63,7 +69,7 @@ class Cable:
             try:
                 data = source.recv(65536)
                 if data:
-                    sink.sendall(data)
+                    sink.sendall(self.passing(data, source in self._near))
                     return
             except OSError:
                 pass
@@ -72,6 +78,7 @@ class Cable:
     def _drop(self, end: socket.socket) -> None:
         for one in (end, self._peers.pop(end)):
             self._peers.pop(one, None)
+            self._near.discard(one)
             with contextlib.suppress(KeyError, ValueError):
                 self._selector.unregister(one)
             one.close()

@@ -336,13 +336,18 @@ def test_the_machines_key_is_kept_and_another_is_refused(
     hashed = hashlib.sha256(b"").hexdigest().encode()
     assert answer()[0] == hashed
     kept = tmp_path / "client" / "home" / ".config" / "underpass" / "known_machines.json"
-    assert list(json.loads(kept.read_text()).values()) == [{machine: recorded}]
+    assert list(json.loads(kept.read_text()).values()) == [
+        {machine: recorded, "name:box": recorded}
+    ]
     assert answer("--agent-key", recorded)[0] == hashed
     assert answer("--agent-key", "sha256:" + "0" * 64)[0] == b""
     kept.write_text(kept.read_text().replace(recorded, "sha256:" + "1" * 64))
-    data, told = answer()
-    assert data == b""
-    assert "sha256:1111" in told
+    done = run(
+        gateway, kept.parents[2], "--server", f"http://127.0.0.1:{gateway.port}", "forward", "box",
+        "0:localhost:1", "--e2e", token=token_of(admin),
+    )  # fmt: skip
+    assert done.returncode == 4
+    assert b"sha256:1111" in done.stderr
     assert service.connections >= 2
 
 

@@ -26,6 +26,7 @@ from underpass.cli.tunnel_options import (
     Transport,
     TunnelOptions,
     run_until_stopped,
+    typed_name,
 )
 from underpass.core.errors import UnderpassError
 
@@ -77,7 +78,9 @@ def forward(
     raise typer.Exit(
         run_until_stopped(
             options,
-            lambda stopping: serve_forwards(stopping, options, connection, machine, wanted, tunnel),
+            lambda stopping: serve_forwards(
+                stopping, options, connection, machine, wanted, tunnel, called=typed_name(name)
+            ),
         )
     )
 
@@ -89,6 +92,8 @@ async def serve_forwards(
     machine: dict[str, Any],
     wanted: list[ForwardSpec],
     tunnel: TunnelOptions,
+    *,
+    called: str | None = None,
 ) -> None:
     """Listen for *wanted* and carry what connects to *machine*, until told to stop.
 
@@ -114,7 +119,10 @@ async def serve_forwards(
 
         return LocalListener(carry, failed)
 
-    async with machine_path(connection, machine, tunnel) as path, AsyncExitStack() as open_ports:
+    async with (
+        machine_path(connection, machine, tunnel, output.note, called) as path,
+        AsyncExitStack() as open_ports,
+    ):
         listeners: list[LocalListener] = []
         for spec in wanted:
             listening = listener(path, spec)

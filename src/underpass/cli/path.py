@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
+from underpass.cli.agent_keys import PinnedMachine, sealed
 from underpass.cli.known_machines import KnownMachines
 from underpass.cli.lean_imports import absent
 from underpass.cli.options import Connection
@@ -33,18 +34,18 @@ class MachinePath:
     Attributes:
         keeper: the link.
         machine: the machine's id.
-        recorded_key: its key's fingerprint, as the gateway has it.
+        pinned: the same machine, by its key.
         layers: what is put over each stream.
         options: what else was asked for.
-        known: the keys machines have proved.
+        note: told what a person should know, in one line.
     """
 
     keeper: ClientKeeper
     machine: str
-    recorded_key: str | None
+    pinned: PinnedMachine
     layers: Layers
     options: TunnelOptions
-    known: KnownMachines
+    note: Callable[[str], None]
 
     async def open(self, target: str, *, resume: bool = True) -> Stream:
         """A stream to *target*, layers on.
@@ -60,37 +61,30 @@ class MachinePath:
             meta["carrier"] = self.options.carrier
         stream = await self.keeper.open(target, meta, resume=resume and self.options.resume)
         if self.layers.e2e:
-            stream = await self._sealed(stream, target)
+            stream = await sealed(stream, target=target, machine=self.pinned, note=self.note)
         return compressed(stream, self.layers.compression)
-
-    async def _sealed(self, stream: Stream, target: str) -> Stream:
-        """*stream*, encrypted to the machine's key: the one given, kept, or on the gateway's
-        record, in this order; what it proves is kept."""
-        from underpass.links.encryption import seal_as_client
-
-        known = self.known.fingerprint(self.machine)
-        expected = self.options.agent_key or known or self.recorded_key
-        sealed = await seal_as_client(
-            stream,
-            target=target,
-            agent_fingerprint=expected,
-            on_new=lambda fingerprint: self.known.keep(self.machine, fingerprint),
-        )
-        if expected is not None and expected != known:
-            self.known.keep(self.machine, expected)
-        return sealed
 
 
 @asynccontextmanager
 async def machine_path(
-    connection: Connection, machine: dict[str, Any], options: TunnelOptions
+    connection: Connection,
+    machine: dict[str, Any],
+    options: TunnelOptions,
+    note: Callable[[str], None],
+    called: str | None = None,
 ) -> AsyncIterator[MachinePath]:
     """The way to *machine* (as the API describes it), with its first link made.
 
     The gateway's key is pinned from the first link on, if not before: whoever answers at its
     address after a restart has to be the same.
 
+    Args:
+        note: told what a person should know, in one line.
+        called: what was typed to mean the machine, if that was not its id.
+
     Raises:
+        KeyRefused: with end-to-end encryption: it is known here by another key than the gateway
+            has on record.
         UnderpassError: not signed in, refused, or not reached.
     """
     level = os.environ.get("UNDERPASS_LOG_LEVEL", "")
@@ -111,17 +105,14 @@ async def machine_path(
             on_established=established,
         )
 
+    known = KnownMachines(connection.server)
+    pinned_machine = PinnedMachine(machine, known, called, options.agent_key)
+    if options.e2e:
+        pinned_machine.expected()
     layers = Layers(cast("Compression", options.compression), options.e2e)
     keeper = ClientKeeper(dialled)
     try:
         await keeper.start()
-        yield MachinePath(
-            keeper,
-            str(machine["id"]),
-            machine.get("key_fingerprint"),
-            layers,
-            options,
-            KnownMachines(connection.server),
-        )
+        yield MachinePath(keeper, str(machine["id"]), pinned_machine, layers, options, note)
     finally:
         await keeper.close()

@@ -23,6 +23,7 @@ from underpass.cli.tunnel_options import (
     Transport,
     TunnelOptions,
     run_until_stopped,
+    typed_name,
 )
 from underpass.core.errors import InvalidRequest, UnderpassError
 
@@ -77,7 +78,14 @@ def socks(
         run_until_stopped(
             options,
             lambda stopping: _run(
-                stopping, options, connection, machine, (bind, port), login, tunnel
+                stopping,
+                options,
+                connection,
+                machine,
+                typed_name(name),
+                (bind, port),
+                login,
+                tunnel,
             ),
         )
     )
@@ -116,6 +124,7 @@ async def _run(
     options: Options,
     connection: Connection,
     machine: dict[str, Any],
+    called: str | None,
     where: tuple[str, int],
     login: tuple[str, str] | None,
     tunnel: TunnelOptions,
@@ -139,7 +148,7 @@ async def _run(
             reason = plain(" ".join(str(error).split()))
             output.note(f"underpass: {peer or 'a connection'}: {reason}")
 
-    async with machine_path(connection, machine, tunnel) as path:
+    async with machine_path(connection, machine, tunnel, output.note, called) as path:
         service = SocksService(path.open, check if login is not None else None, where[0])
         listener = LocalListener(service.serve, failed)
         await listener.open(*where)

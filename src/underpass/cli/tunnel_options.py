@@ -15,10 +15,11 @@ from underpass.cli.event_loop import run_loop
 from underpass.cli.options import Options, Way
 from underpass.cli.output import Output
 from underpass.core.errors import UnderpassError
+from underpass.core.ids import is_id
 
 __all__ = [
     "ORDINARY", "AgentKey", "Carrier", "Compression", "E2e", "NoResume", "Transport",
-    "TunnelOptions", "run_until_stopped",
+    "TunnelOptions", "run_until_stopped", "typed_name",
 ]  # fmt: skip
 
 ORDINARY = frozenset({"cancelled", "closed", "connection_lost", "no_request"})
@@ -62,6 +63,11 @@ class TunnelOptions:
     carrier: str = "auto"
     resume: bool = True
     transport: str | None = None
+
+
+def typed_name(text: str) -> str | None:
+    """*text*, with which a machine was meant, if it is a name; None when it is an id."""
+    return None if is_id(text) else text
 
 
 def run_until_stopped(options: Options, program: Callable[[Stopping], Awaitable[None]]) -> int:

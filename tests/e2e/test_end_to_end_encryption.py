@@ -1,0 +1,313 @@
+"""``--e2e`` through the real programs: what passes the gateway is ciphertext, and nobody lies.
+
+Both ways to the gateway go through cables that see every byte over plain TCP.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import socket
+import sqlite3
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.e2e.cable import Cable
+from tests.e2e.programs import AgentProgram, GatewayProgram, eventually, killing, run
+from tests.e2e.test_exec import token_of
+from tests.e2e.test_forward_survives import Forward
+from tests.e2e.tunnelled import connect, read_all, tcp_server
+
+WINDOW = 16
+QUESTION, ANSWER = os.urandom(100_000), os.urandom(100_000)
+LONG = os.urandom(3 << 20)
+
+
+@dataclass
+class Wired:
+    """A gateway, an agent ``box``, and what lies between it and everybody."""
+
+    gateway: GatewayProgram
+    agent: AgentProgram
+    token: str
+    directory: Path
+    near: Cable
+    """Between client and gateway."""
+    far: Cable
+    """Between gateway and agent."""
+    _started: list[Forward] = field(default_factory=list[Forward])
+
+    def forward(self, port: int, *arguments: str) -> Forward:
+        directory = self.directory / f"client-{len(self._started)}"
+        directory.mkdir()
+        if (keys := self.keys).exists():  # one person, who keeps what a machine proved
+            (copy := self._keys_in(directory)).parent.mkdir(parents=True)
+            shutil.copy(keys, copy)
+        program = Forward(
+            directory, self.near.port, self.token, "box", f"0:127.0.0.1:{port}", *arguments
+        ).start()
+        self._started.append(program)
+        return program
+
+    @property
+    def keys(self) -> Path:
+        """The keys that the last client kept."""
+        return self._keys_in(self._started[-1].directory if self._started else self.directory)
+
+    @staticmethod
+    def _keys_in(directory: Path) -> Path:
+        return directory / "home" / ".config" / "underpass" / "known_machines.json"
+
+    def close(self) -> None:
+        for program in self._started:
+            if program.alive:
+                program.kill()
+        self.near.close()
+        self.far.close()
+
+
+@pytest.fixture(scope="module")
+def wired(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wired]:
+    directory = tmp_path_factory.mktemp("wired")
+    gateway = GatewayProgram(directory).start()
+    with contextlib.closing(gateway):
+        admin = gateway.login()
+        near, far = Cable(gateway.port), Cable(gateway.port)
+        agent = _agent(gateway, admin, directory, far)
+        world = Wired(gateway, agent, token_of(admin), directory, near, far)
+        with killing(agent), contextlib.closing(world):
+            agent.start()
+            gateway.machine(admin, "box")
+            yield world
+
+
+def _agent(
+    gateway: GatewayProgram, admin: httpx.Client, directory: Path, cable: Cable
+) -> AgentProgram:
+    agent = AgentProgram(directory, gateway, "box", token=gateway.join_token(admin))
+    agent.arguments[agent.arguments.index("--server") + 1] = f"http://127.0.0.1:{cable.port}"
+    return agent
+
+
+class Capture:
+    """What passes a cable, each way."""
+
+    def __init__(self, cable: Cable) -> None:
+        self.outward, self.inward = bytearray(), bytearray()
+        cable.passing = self._note
+
+    def _note(self, data: bytes, outward: bool) -> bytes:
+        (self.outward if outward else self.inward).extend(data)
+        return data
+
+
+def windows(data: bytes) -> set[bytes]:
+    return {data[at : at + WINDOW] for at in range(len(data) - WINDOW + 1)}
+
+
+def seen(capture: bytearray, wanted: set[bytes]) -> int:
+    """How many places of *capture* hold a piece of what *wanted* was made of."""
+    held = bytes(capture)
+    return sum(held[at : at + WINDOW] in wanted for at in range(len(held) - WINDOW + 1))
+
+
+def conversation(sock: socket.socket) -> None:
+    got = sock.recv(len(QUESTION), socket.MSG_WAITALL)
+    assert got == QUESTION
+    sock.sendall(ANSWER)
+
+
+@pytest.mark.parametrize("carrier", ["mux", "dedicated"])
+def test_neither_side_of_the_gateway_carries_a_piece_of_the_bytes(
+    wired: Wired, carrier: str
+) -> None:
+    question, answer = windows(QUESTION), windows(ANSWER)
+    found: dict[bool, list[int]] = {}
+    with tcp_server(conversation) as target:
+        for e2e in (False, True):
+            captures = Capture(wired.near), Capture(wired.far)
+            program = wired.forward(target, "--carrier", carrier, *(["--e2e"] if e2e else []))
+            with connect(program.ports()[0], timeout=30) as sock:
+                sock.sendall(QUESTION)
+                assert read_all(sock) == ANSWER
+            assert program.stop() == 0
+            near, far = captures
+            # The client dials, and so does the agent: what one says outward the other hears inward.
+            found[e2e] = [
+                seen(near.outward, question), seen(far.inward, question),
+                seen(far.outward, answer), seen(near.inward, answer),
+            ]  # fmt: skip
+            passed = min(len(near.outward), len(far.inward), len(far.outward), len(near.inward))
+            assert passed > 100_000, "the cables did not see it pass"
+    # Without it all but what lies across two frames is there, each way on both sides.
+    assert min(found[False]) > 90_000, found
+    assert found[True] == [0, 0, 0, 0], found
+
+
+class Flip:
+    """Changes one bit inside a stream's bytes, well behind a frame's header, the first time that
+    a large frame passes in the given direction."""
+
+    _HEADER = re.compile(rb"\0\0\0[\1-\x40]\0(?=[\0\1])...", re.DOTALL)
+    """Of a DATA frame (wire/frames.py): stream id, type 0, 24-bit length."""
+
+    def __init__(self, cable: Cable, *, outward: bool, after: int = 1_000_000) -> None:
+        self.done = False
+        self._outward = outward
+        self._left = after
+        cable.passing = self._pass
+
+    def _pass(self, data: bytes, outward: bool) -> bytes:
+        if self.done or outward is not self._outward:
+            return data
+        self._left -= len(data)
+        found = self._HEADER.search(data) if self._left < 0 else None
+        if found is None or found.end() + 1000 > len(data) or found[0][5:] < b"\0\x08\0":
+            return data
+        self.done = True
+        changed = bytearray(data)
+        changed[found.end() + 500] ^= 0x20
+        return bytes(changed)
+
+
+def outcome(sock: socket.socket) -> tuple[bytes, bool]:
+    """What comes, and whether it ends in an orderly way."""
+    got = bytearray()
+    try:
+        while data := sock.recv(65536):
+            got += data
+    except ConnectionError:
+        return bytes(got), False
+    return bytes(got), True
+
+
+@pytest.mark.parametrize("resume", [True, False], ids=["resumable", "plain"])
+def test_a_flipped_bit_ends_a_download_with_an_error(wired: Wired, resume: bool) -> None:
+    more = [] if resume else ["--no-resume"]
+    with tcp_server(lambda sock: sock.sendall(LONG)) as target:
+
+        def download(*arguments: str) -> tuple[bytes, bool]:
+            program = wired.forward(target, "--carrier", "mux", *more, *arguments)
+            port = program.ports()[0]
+            flip = Flip(wired.far, outward=True)
+            with connect(port, timeout=30) as sock:
+                found = outcome(sock)
+            assert flip.done
+            if arguments:
+                eventually(lambda: "changed on its way" in program.text(), 10, "saying why")
+            assert program.stop() == 0
+            assert "Traceback" not in program.text() + wired.agent.text()
+            return found
+
+        got, orderly = download()  # without it nobody notices
+        assert orderly
+        assert len(got) == len(LONG)
+        assert sum(a != b for a, b in zip(got, LONG, strict=True)) == 1
+        got, orderly = download("--e2e")
+        assert not orderly
+        assert 0 < len(got) < len(LONG)
+        assert LONG.startswith(got)
+
+
+def test_a_flipped_bit_ends_an_upload_with_an_error_at_both_ends(wired: Wired) -> None:
+    heard: list[tuple[bytes, bool]] = []
+
+    def sink(sock: socket.socket) -> None:
+        heard.append(outcome(sock))
+
+    with tcp_server(sink) as target:
+        program = wired.forward(target, "--carrier", "mux", "--e2e")
+        with connect(program.ports()[0], timeout=30) as sock:
+            flip = Flip(wired.far, outward=False)
+
+            def send() -> None:
+                with contextlib.suppress(OSError):
+                    sock.sendall(LONG)
+                    sock.shutdown(socket.SHUT_WR)
+
+            sender = threading.Thread(target=send, daemon=True)
+            sender.start()
+            data, orderly = outcome(sock)
+            sender.join(30)
+        assert flip.done
+        assert (data, orderly) == (b"", False)
+        got, orderly = eventually(lambda: heard, 10, "the target's end")[0]
+        assert not orderly
+        assert 0 < len(got) < len(LONG)
+        assert LONG.startswith(got)
+        eventually(lambda: "underpass: " in program.text(), 10, "saying why")
+        assert program.stop() == 0
+
+
+def test_another_key_under_the_same_name_is_refused(wired: Wired, tmp_path: Path) -> None:
+    """The last in its module: it takes the machine away."""
+    admin = wired.gateway.login()
+    heard: list[bytes] = []
+    with tcp_server(lambda sock: heard.append(read_all(sock))) as target:
+        program = wired.forward(target, "--e2e")
+        with connect(program.ports()[0]) as sock:
+            sock.sendall(b"for box alone")
+        eventually(lambda: heard == [b"for box alone"], what="the bytes arriving")
+        assert program.stop() == 0
+        before = wired.gateway.machine(admin, "box")
+
+        # Somebody else's machine takes the name: another id, another key.
+        wired.agent.stop()
+        assert admin.delete(f"/api/v1/assets/{before['id']}").status_code == 200
+        shutil.rmtree(wired.agent.state)
+        other = _agent(wired.gateway, admin, tmp_path / "other", wired.far)
+        with killing(other):
+            other.start()
+            after = wired.gateway.machine(admin, "box")
+            assert after["id"] != before["id"]
+            new, old = after["key_fingerprint"], before["key_fingerprint"]
+            assert new != old
+
+            def refused() -> str:
+                done = run(
+                    wired.gateway, wired.keys.parents[2],
+                    "--server", f"http://127.0.0.1:{wired.near.port}",
+                    "forward", "box", f"0:127.0.0.1:{target}", "--e2e", token=wired.token,
+                )  # fmt: skip
+                assert done.returncode == 4  # forbidden: docs/reference/exit-codes.md
+                assert b"listening" not in done.stdout
+                return " ".join(done.stderr.decode().split())
+
+            told = refused()
+            assert f"The key of box is not the one known here: it was {old}" in told
+            assert f"accept it with --agent-key {new}" in told
+
+            # A gateway that hides it is found out by what the machine proves.
+            _record(wired.gateway, after["id"], old)
+            program = wired.forward(target, "--e2e")
+            with connect(program.ports()[0]) as sock:
+                sock.sendall(b"for box alone")
+                assert outcome(sock) == (b"", False)
+            eventually(lambda: f"it now proves {new}" in program.text(), 10, "saying why")
+            assert program.stop() == 0
+            assert [data for data in heard if data] == [b"for box alone"]
+
+            # Whoever has compared the keys says so, once.
+            _record(wired.gateway, after["id"], new)
+            for more in (["--agent-key", new], []):
+                program = wired.forward(target, "--e2e", *more)
+                with connect(program.ports()[0]) as sock:
+                    sock.sendall(b"accepted")
+                eventually(lambda: heard[-1:] == [b"accepted"], what="the bytes arriving")
+                heard.clear()
+                assert program.stop() == 0
+
+
+def _record(gateway: GatewayProgram, machine: str, fingerprint: str) -> None:
+    """Have the gateway's record say that *machine* has the key *fingerprint*."""
+    with contextlib.closing(sqlite3.connect(gateway.state / "underpass.db", timeout=10)) as db:
+        db.execute("UPDATE assets SET key_fingerprint = ? WHERE id = ?", (fingerprint, machine))
+        db.commit()
+        assert db.total_changes == 1
