@@ -34,6 +34,7 @@ from underpass.agent.terminals.host import TerminalHost
 from underpass.agent.terminals.login import own_login
 from underpass.core.clock import Clock, SystemClock
 from underpass.core.errors import UnderpassError
+from underpass.core.garbage import settle
 from underpass.core.settings import SettingsError
 from underpass.links.carriers.holder import Carriers
 from underpass.links.carriers.pool import FEATURE as DEDICATED
@@ -76,6 +77,8 @@ async def run_agent(
     """
     async with _stopping(stop) as stopped:
         agent = Agent(settings, ready=ready, clock=clock)
+        if stop is None:  # the process is ours
+            settle()
         try:
             async with asyncio.TaskGroup() as group:
                 working = group.create_task(agent.run())

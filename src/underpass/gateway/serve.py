@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import ipaddress
 import resource
 import signal
@@ -17,6 +16,7 @@ import structlog
 
 from underpass.core.clock import Clock, SystemClock
 from underpass.core.errors import UnderpassError
+from underpass.core.garbage import settle
 from underpass.core.settings import GatewaySettings, SettingsError
 from underpass.gateway.app import make_app
 from underpass.gateway.certificate import (
@@ -81,8 +81,7 @@ async def run_gateway(
         except (SettingsError, DatabaseError, PortUnavailable) as error:
             _say(f"underpass: {_one_line(error)}", sys.stderr)
             return CANNOT_START
-        gc.collect()
-        gc.freeze()  # what exists now lives as long as we do; no need to look at it again
+        settle()
         (announce or _say)(await gateway.ready_line())
         await stop.wait()
         return 0

@@ -1,0 +1,19 @@
+"""A process that has settled."""
+
+from __future__ import annotations
+
+import gc
+
+from underpass.core.garbage import settle
+
+
+def test_collector_leaves_alone_what_is_there_and_looks_less_often() -> None:
+    before = gc.get_threshold()
+    try:
+        settle()
+        assert gc.get_freeze_count() > 0
+        assert gc.get_threshold()[0] > before[0]
+        assert gc.isenabled()
+    finally:
+        gc.unfreeze()
+        gc.set_threshold(*before)
