@@ -26,6 +26,7 @@ CarrierChoice = Literal["auto", "mux", "dedicated"]
 the target's streams carry."""
 _DEDICATED_KINDS = frozenset({"tcp", "unix"})
 _KINDS = frozenset({"tcp", "udp", "unix", "pty", "exec"})
+_OPENED = {kind: metrics.STREAM_OPENS.labels(kind, "ok") for kind in (*sorted(_KINDS), "other")}
 
 
 class Router:
@@ -91,7 +92,7 @@ class Router:
             outcome = "refused" if isinstance(error, OpenRefused) else error.code
             metrics.STREAM_OPENS.labels(kind, outcome).inc()
             raise
-        metrics.STREAM_OPENS.labels(kind, "ok").inc()
+        _OPENED[kind].inc()
         return stream
 
     async def request(

@@ -14,6 +14,7 @@ import struct
 from typing import Any, Final, cast
 
 from underpass.core.errors import Unavailable
+from underpass.links.deadline import Deadline
 from underpass.links.stream import BufferedStream, StreamReset
 from underpass.links.transports.connection import FULL_READ
 
@@ -34,6 +35,12 @@ def _inet_socket(transport: asyncio.BaseTransport) -> Any:
     sock: Any = transport.get_extra_info("socket")
     inet = sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6)
     return sock if inet else None
+
+
+def _send_at_once(transport: asyncio.BaseTransport) -> None:
+    if sock := _inet_socket(transport):
+        with contextlib.suppress(OSError):  # the peer may have gone already
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 class SocketStream(BufferedStream, asyncio.Protocol):
@@ -63,9 +70,8 @@ class SocketStream(BufferedStream, asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(_WRITE_HIGH, _WRITE_HIGH // 4)
-        if sock := _inet_socket(transport):
-            with contextlib.suppress(OSError):  # the peer may have gone already
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if not type(transport).__module__.startswith("uvloop"):  # which never waits for more
+            _send_at_once(transport)
         if self._on_connected is not None:
             self._on_connected(self)
 
@@ -168,8 +174,13 @@ class SocketStream(BufferedStream, asyncio.Protocol):
 
     async def close(self) -> None:
         if not self._gone and self._linger is None:
-            self._linger = self._loop.call_later(_LINGER, self._transport.abort)
-            self._transport.close()
+            transport = self._transport
+            if not transport.is_closing() and (
+                transport.get_write_buffer_size() or transport.get_extra_info("sslcontext")
+            ):
+                # The kernel takes no more for now, or there is a farewell to wait for.
+                self._linger = self._loop.call_later(_LINGER, transport.abort)
+            transport.close()
         self._chunks.clear()
         self._lost(StreamReset("The stream was closed on this side.", code="closed"))
 
@@ -236,7 +247,7 @@ async def _connect(where: str, timeout: float, **address: Any) -> SocketStream:
     loop = asyncio.get_running_loop()
     connect: Any = loop.create_unix_connection if "path" in address else loop.create_connection
     try:
-        async with asyncio.timeout(timeout):
+        with Deadline(timeout):
             _, stream = await connect(SocketStream, **address)
     except TimeoutError:
         raise Unavailable(

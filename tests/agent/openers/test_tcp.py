@@ -199,6 +199,35 @@ class TestTcp:
         assert (refused.value.code, refused.value.status) == (code, status)
         await agent.close()
 
+    async def test_an_address_is_looked_at_once_and_a_name_every_time(
+        self, links: tuple[Link, Link]
+    ) -> None:
+        agent, node = links
+        resolved: list[str] = []
+        dialled: list[tuple[str, int]] = []
+
+        async def resolve(host: str, _port: int) -> list[str]:
+            resolved.append(host)
+            return ["203.0.113.7"] if "example" in host else [host]
+
+        async def connect(host: str, port: int, timeout: float) -> Any:
+            dialled.append((host, port))
+            return memory_pair()[0]
+
+        agent.on_open(tcp_opener(ANY, resolve=resolve, connect=connect))
+        for _ in range(2):
+            await node.open("tcp:203.0.113.7:80")
+            await node.open("tcp:[2001:db8::1]:81")
+            await node.open("tcp:rebinding.example:80")
+            with pytest.raises(OpenRefused) as refused:
+                await node.open("tcp:169.254.169.254:80")
+            assert refused.value.code == "policy_denied"
+        v4, v6 = ("203.0.113.7", 80), ("2001:db8::1", 81)
+        assert dialled == [v4, v6, v4] * 2
+        assert resolved.count("203.0.113.7") == resolved.count("2001:db8::1") == 1
+        assert resolved.count("rebinding.example") == resolved.count("169.254.169.254") == 2
+        await agent.close()
+
     async def test_resolving_can_fail(self, links: tuple[Link, Link]) -> None:
         agent, node = links
         failures: list[Any] = [socket.gaierror(-2, "Name or service not known"), UnicodeError(), []]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import os
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
@@ -21,6 +22,7 @@ from underpass.agent.openers.destinations import (
 )
 from underpass.agent.policy import Policy
 from underpass.core.errors import InvalidRequest, Unavailable
+from underpass.links.deadline import Deadline
 from underpass.links.link import Opening
 from underpass.links.relay import relay
 from underpass.links.sockets import SocketStream, connect_tcp, connect_unix
@@ -33,6 +35,8 @@ CONNECT_TIMEOUT: Final = 8.0
 """Seconds for resolving and connecting; less than the 10 the opening side waits."""
 MAX_STREAMS: Final = 16_384
 """Connections one agent holds at a time."""
+_MAX_PLAIN: Final = 1024
+"""Targets whose address and permission are remembered."""
 
 
 def parse_tcp_target(target: str) -> tuple[str, int]:
@@ -59,20 +63,32 @@ def tcp_opener(
         max_streams: connections at a time at most.
     """
     count = StreamCount(max_streams)
+    # Targets that are addresses, which nobody has to resolve, and that the policy allowed: it
+    # never changes, so neither does its answer.
+    plain: dict[str, tuple[str, int]] = {}
 
     async def open_tcp(opening: Opening) -> None:
-        host, port = parse_tcp_target(opening.target)
+        target = opening.target
+        known = plain.get(target)
+        host, port = known or parse_tcp_target(target)
         check_layers(opening, identity)
         with count:
-            try:
-                async with asyncio.timeout(timeout):
-                    addresses = await allowed_addresses(policy, resolve, "tcp", host, port)
-                    remote = await _connect_first(connect, addresses, host, port, timeout)
-            except TimeoutError:
-                raise Unavailable(
-                    f"{host}:{port} did not answer within {timeout:g} seconds.",
-                    code="connect_timeout",
-                ) from None
+            if known is not None:
+                remote = await connect(host, port, timeout)
+            else:
+                try:
+                    with Deadline(timeout):
+                        addresses = await allowed_addresses(policy, resolve, "tcp", host, port)
+                        remote = await _connect_first(connect, addresses, host, port, timeout)
+                except TimeoutError:
+                    raise Unavailable(
+                        f"{host}:{port} did not answer within {timeout:g} seconds.",
+                        code="connect_timeout",
+                    ) from None
+                if addresses == [host] and _is_address(host):
+                    if len(plain) >= _MAX_PLAIN:
+                        plain.clear()
+                    plain[target] = (host, port)
             await _serve(opening, identity, remote)
 
     return open_tcp
@@ -103,6 +119,14 @@ def unix_opener(
             await _serve(opening, identity, await connect_unix(real, timeout))
 
     return open_unix
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 async def _connect_first(
