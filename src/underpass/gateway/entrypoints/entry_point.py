@@ -122,6 +122,9 @@ class EntryPoint(ABC):
         self._around = surroundings
         self._supervisor = Supervisor(f"mapping {mapping.id}")
         self._passages: set[Passage] = set()
+        # Looking up a metric's labels costs more than counting.
+        self._opened = metrics.MAPPING_OPENED.labels(mapping.protocol)
+        self._open_now = metrics.MAPPING_CONNECTIONS.labels(mapping.protocol)
         self.traffic = Traffic()
         self.shape = Shape(mapping, surroundings.clock)
         self.mapping = mapping
@@ -264,7 +267,6 @@ class EntryPoint(ABC):
             never: called when it is cut before *work* began.
             over: called when it is over, whatever happened.
         """
-        protocol = self.mapping.protocol
         begun = False
 
         async def attempt() -> None:
@@ -277,7 +279,7 @@ class EntryPoint(ABC):
 
         def ended(_task: object) -> None:
             self._passages.discard(passage)
-            metrics.MAPPING_CONNECTIONS.labels(protocol).dec()
+            self._open_now.dec()
             for place in places:
                 place.free()
             if never is not None and not begun:
@@ -287,7 +289,7 @@ class EntryPoint(ABC):
 
         passage.task = self._supervisor.start(attempt(), "passage")
         self._passages.add(passage)
-        metrics.MAPPING_CONNECTIONS.labels(protocol).inc()
+        self._open_now.inc()
         passage.task.add_done_callback(ended)
 
     def _turned_away(self, passage: Passage, error: UnderpassError) -> None:
@@ -314,7 +316,7 @@ class EntryPoint(ABC):
         stream = await around.router.open(
             agent, target, on_behalf_of=owner, meta=meta, carrier=mapping.options.carrier
         )
-        metrics.MAPPING_OPENED.labels(mapping.protocol).inc()
+        self._opened.inc()
         return stream
 
     def _begin(self, passage: Passage, counted: Counted) -> None:

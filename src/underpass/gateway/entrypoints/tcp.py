@@ -30,6 +30,7 @@ __all__ = ["PROXY_TIMEOUT", "StreamEntryPoint", "TcpEntryPoint"]
 PROXY_TIMEOUT = 5.0
 """Seconds a balancer has to say for whom it connects."""
 _SHORTEST_HEADER = len(b"PROXY UNKNOWN\r\n")
+_STREAMS = {kind: metrics.STREAMS.labels(kind) for kind in ("tcp", "unix")}
 
 
 class StreamEntryPoint(EntryPoint):
@@ -154,8 +155,8 @@ class StreamEntryPoint(EntryPoint):
             first: goes to the target before everything else.
         """
         mapping = self.mapping
-        kind = "unix" if mapping.protocol == "unix" else "tcp"
-        metrics.STREAMS.labels(kind).inc()
+        open_now = _STREAMS["unix" if mapping.protocol == "unix" else "tcp"]
+        open_now.inc()
         try:
             self._begin(passage, stream)
             far = compressed(remote, mapping.options.compression)
@@ -167,7 +168,7 @@ class StreamEntryPoint(EntryPoint):
             remote.abort("cancelled")
             raise
         finally:
-            metrics.STREAMS.labels(kind).dec()
+            open_now.dec()
 
 
 class TcpEntryPoint(StreamEntryPoint):
