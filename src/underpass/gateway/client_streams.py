@@ -32,6 +32,7 @@ import structlog
 from underpass.control.access import Action, AgentView, authorise, require
 from underpass.control.events import Events
 from underpass.control.live import LiveBus, LiveMessage
+from underpass.control.mapping import Limits
 from underpass.control.subject import Subject
 from underpass.core import metrics
 from underpass.core.errors import (
@@ -42,6 +43,9 @@ from underpass.core.errors import (
     UnderpassError,
 )
 from underpass.core.supervisor import Supervisor
+from underpass.gateway.entrypoints.allowance import Allowance
+from underpass.gateway.entrypoints.allowances import Allowances
+from underpass.gateway.entrypoints.shape import Shape
 from underpass.gateway.router import CarrierChoice, Router
 from underpass.links.link import Link, Opening
 from underpass.links.relay import RelayResult, Tap, relay
@@ -129,6 +133,7 @@ class ClientStreams:
         bus: what makes a re-check come at once (topics ``user``, ``agent`` and ``offer``).
         exec_audit: keeps the record of programs; without it ``exec`` is refused.
         offers: asked where a person's own permission does not suffice.
+        allowances: what people's tunnels may use; without it as much as they like.
         recheck: seconds between two re-checks.
 
     Start :meth:`watch` as a task, and pass :meth:`serve` to the link server.
@@ -143,6 +148,7 @@ class ClientStreams:
         bus: LiveBus,
         exec_audit: ExecAuditor | None = None,
         offers: OffersLike | None = None,
+        allowances: Allowances | None = None,
         recheck: float = RECHECK,
     ) -> None:
         self._router = router
@@ -151,6 +157,7 @@ class ClientStreams:
         self._bus = bus
         self._exec_audit = exec_audit
         self._offers = offers
+        self._allowances = allowances
         self._recheck = recheck
         self._supervisor = Supervisor("client streams")
         self._open: set[_Open] = set()
@@ -234,6 +241,9 @@ class ClientStreams:
         meta = _unseen(opening.meta)
         resumed = _is_resumed(meta)
         try:
+            if self._allowances is not None:
+                current.allowance = self._allowances.of(current.subject.user_id)
+                await current.allowance.require()
             remote = await self._router.open(
                 current.agent_id, target, on_behalf_of=current.subject, meta=meta,
                 interactive=opening.interactive, carrier=_carrier(opening.meta),
@@ -277,8 +287,7 @@ class ClientStreams:
         except BaseException:
             remote.abort("cancelled")
             raise
-        assert current.stream is not None
-        result = await relay(current.stream, remote, tap=tap)
+        result = await current.relay(remote, tap)
         metrics.STREAM_BYTES.labels(kind, "to_agent").inc(result.a_to_b)
         metrics.STREAM_BYTES.labels(kind, "from_agent").inc(result.b_to_a)
         return result
@@ -386,6 +395,7 @@ class _Open:
         self.target = target
         self.session_id: str | None = None
         self.stream: Stream | None = None
+        self.allowance: Allowance | None = None
         self._cut: tuple[str, str] | None = None
 
     def attach(self, opening: Opening, remote: Stream) -> None:
@@ -394,6 +404,24 @@ class _Open:
             remote.abort(self._cut[0])
             raise Forbidden(self._cut[1], code=self._cut[0])
         self.stream = opening.accept()
+
+    async def relay(self, remote: Stream, tap: Tap | None) -> RelayResult:
+        """Move bytes until both directions are over, within what the person may use."""
+        stream, allowance = self.stream, self.allowance
+        assert stream is not None
+        if allowance is None:
+            return await relay(stream, remote, tap=tap)
+        shape = Shape(Limits(), allowance.clock, allowance)
+        allowance.begin(stream, lambda error: self.cut(error.code, str(error)))
+        try:
+            with shape.around(stream, remote) as near:
+                self.stream = near
+                return await relay(near, remote, tap=tap)
+        except BaseException:
+            remote.abort("cancelled")
+            raise
+        finally:
+            allowance.end(stream)
 
     def cut(self, code: str, message: str) -> None:
         """End it; the person's program is told why."""

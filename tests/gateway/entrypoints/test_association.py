@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.gateway.entrypoints.world import mapping
+from underpass.control.mapping import Limits
 from underpass.core.clock import ManualClock
 from underpass.gateway.entrypoints.association import Association
 from underpass.gateway.entrypoints.entry_point import Passage
@@ -28,7 +28,7 @@ def association(dropped: list[str]) -> Association:
     clock = ManualClock()
     source = ("192.0.2.7", 5)
     return Association(
-        Passage(source, 0.0), source, 4000, shape=Shape(mapping("socks5"), clock),
+        Passage(source, 0.0), source, 4000, shape=Shape(Limits(), clock),
         dropped=dropped.append,
     )  # fmt: skip
 

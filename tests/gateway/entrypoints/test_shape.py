@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 
-from tests.gateway.entrypoints.world import mapping
+from underpass.control.mapping import Limits
 from underpass.core.clock import ManualClock, SystemClock
 from underpass.gateway.entrypoints.limitable import LimitableStream
 from underpass.gateway.entrypoints.shape import _PACING, Shape
@@ -21,7 +21,7 @@ async def collect(stream: Stream, into: bytearray) -> None:
 
 
 async def test_nothing_is_lost_when_a_limit_comes() -> None:
-    shape = Shape(mapping(), SystemClock())
+    shape = Shape(Limits(), SystemClock())
     user, near = memory_pair()
     far, target = memory_pair()
     got, back = bytearray(), bytearray()
@@ -36,7 +36,7 @@ async def test_nothing_is_lost_when_a_limit_comes() -> None:
                 target.write(bytes([number]) * 500)
                 await asyncio.sleep(0)
                 if number == 100:
-                    shape.change(mapping(bandwidth=500_000, burst=2000))
+                    shape.change(Limits(bandwidth=500_000, burst=2000))
             assert len(got) < 100_000  # the rest waits for its tokens
             await user.write_eof()
             await target.write_eof()
@@ -45,7 +45,7 @@ async def test_nothing_is_lost_when_a_limit_comes() -> None:
 
 
 async def test_the_ends_are_kept_when_a_limit_comes_late() -> None:
-    shape = Shape(mapping(), SystemClock())
+    shape = Shape(Limits(), SystemClock())
     user, near = memory_pair()
     far, target = memory_pair()
     with shape.around(near, far) as wrapped:
@@ -55,7 +55,7 @@ async def test_the_ends_are_kept_when_a_limit_comes_late() -> None:
             await user.write_eof()
             assert await target.read() == b"question"
             assert await target.read() == b""
-            shape.change(mapping(bandwidth=1_000_000))
+            shape.change(Limits(bandwidth=1_000_000))
             target.write(b"answer")
             await target.write_eof()
             assert await user.read() == b"answer"
@@ -65,7 +65,7 @@ async def test_the_ends_are_kept_when_a_limit_comes_late() -> None:
 
 async def test_one_limit_for_all() -> None:
     clock = ManualClock()
-    shape = Shape(mapping(bandwidth=1000, burst=1000), clock)
+    shape = Shape(Limits(bandwidth=1000, burst=1000), clock)
     assert shape.admits(600, sent=True)
     assert not shape.admits(600, sent=True)
     assert shape.admits(600, sent=False)  # each way by itself
@@ -74,7 +74,7 @@ async def test_one_limit_for_all() -> None:
     assert not shape.admits(5000, sent=True)
     clock.advance(1)
     assert shape.admits(5000, sent=True)  # larger than the burst: when it is full
-    shape.change(mapping())
+    shape.change(Limits())
     assert shape.admits(10**9, sent=True)
 
 
@@ -90,14 +90,14 @@ async def test_spliced_connections_are_paced_by_the_kernel() -> None:
         sock = stream._transport.get_extra_info("socket")
         return int(sock.getsockopt(socket.SOL_SOCKET, _PACING))
 
-    shape = Shape(mapping(), SystemClock())
+    shape = Shape(Limits(), SystemClock())
     first, second = await pair()
     unpaced = pacing(first)
     with shape.around(first, second) as wrapped:
         assert wrapped is first  # nothing in between: the kernel may move the bytes
-        shape.change(mapping(bandwidth=50_000))
+        shape.change(Limits(bandwidth=50_000))
         assert (pacing(first), pacing(second)) == (50_000, 50_000)
-        shape.change(mapping())
+        shape.change(Limits())
         assert pacing(first) == unpaced
     first.abort()
     second.abort()

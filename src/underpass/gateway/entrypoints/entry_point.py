@@ -14,14 +14,17 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import structlog
+from sqlalchemy.exc import SQLAlchemyError
 
 from underpass.control.access import Action, Decision
 from underpass.control.mapping import Mapping, MappingLive
 from underpass.core import metrics
 from underpass.core.clock import Clock
-from underpass.core.errors import InvalidRequest, UnderpassError
+from underpass.core.errors import InvalidRequest, Unavailable, UnderpassError
 from underpass.core.supervisor import Supervisor
 from underpass.gateway.entrypoints.admission import AddressRules, Places
+from underpass.gateway.entrypoints.allowance import Allowance
+from underpass.gateway.entrypoints.allowances import Allowances
 from underpass.gateway.entrypoints.permission import OwnerRights, action_for
 from underpass.gateway.entrypoints.refusals import Refusals, reason_of
 from underpass.gateway.entrypoints.shape import Shape
@@ -55,6 +58,7 @@ class Surroundings:
         flows: places for UDP flows of all mappings.
         balancers: who may say for whom it connects (PROXY protocol); without any, everybody whom
             a mapping lets in.
+        allowances: what people's tunnels may use; without it as much as they like.
     """
 
     router: Router
@@ -64,6 +68,7 @@ class Surroundings:
     connections: Places
     flows: Places
     balancers: AddressRules | None = None
+    allowances: Allowances | None = None
 
 
 class Answering(Protocol):
@@ -80,7 +85,9 @@ class Answering(Protocol):
 class Passage:
     """One connection, flow or association on its way through, so that it can be found and cut."""
 
-    __slots__ = ("action", "counted", "moved", "peer", "preamble", "source", "task", "when")
+    __slots__ = (
+        "action", "counted", "moved", "near", "peer", "preamble", "source", "task", "when",
+    )  # fmt: skip
 
     def __init__(self, source: tuple[str, int], now: float) -> None:
         self.peer = source  # whose connection it is
@@ -88,6 +95,7 @@ class Passage:
         self.action: Action = "forward"
         self.task: asyncio.Task[None] | None = None
         self.counted: Counted | None = None
+        self.near: Stream | None = None  # the user's end, while bytes are relayed
         self.preamble = 0  # bytes of the user's that were for us
         self.moved = 0
         self.when = now  # monotonic; when it was last seen to move
@@ -100,6 +108,13 @@ class Passage:
         """End it at once."""
         if self.task is not None:
             self.task.cancel()
+
+    def end(self, error: UnderpassError) -> None:
+        """The same, and both ends are told why where there is a way to say so."""
+        if self.near is not None:
+            self.near.abort(error.code, str(error))
+        else:
+            self.cut()
 
     def idle(self, now: float) -> float:
         """Seconds since it was first seen to stand still."""
@@ -126,7 +141,12 @@ class EntryPoint(ABC):
         self._opened = metrics.MAPPING_OPENED.labels(mapping.protocol)
         self._open_now = metrics.MAPPING_CONNECTIONS.labels(mapping.protocol)
         self.traffic = Traffic()
-        self.shape = Shape(mapping, surroundings.clock)
+        everybody, owner = surroundings.allowances, mapping.user_id
+        self.allowance = (
+            Allowance(owner, surroundings.clock) if everybody is None else everybody.of(owner)
+        )
+        self.allowance.watchers.add(self)
+        self.shape = Shape(mapping.limits, surroundings.clock, self.allowance)
         self.mapping = mapping
         self._rules = AddressRules()
         self._places = Places()
@@ -173,11 +193,15 @@ class EntryPoint(ABC):
         """
         before, self.mapping = self.mapping, mapping
         self._take_over(mapping)
-        self.shape.change(mapping)
+        self.shape.change(mapping.limits)
         moved = _leads_to(before) != _leads_to(mapping)
         for passage in tuple(self._passages):
             if moved or not self._rules.admits(passage.source[0]):
                 passage.cut()
+
+    def quota_changed(self) -> None:
+        """The owner's allowance: other limits hold from now on; who is in stays in."""
+        self._take_over(self.mapping)
 
     def live(self) -> MappingLive:
         """What is going on, and what is not written to the row yet."""
@@ -239,7 +263,8 @@ class EntryPoint(ABC):
     def _take_over(self, mapping: Mapping) -> None:
         options = mapping.options
         self._rules = AddressRules(options.allow_ips, options.deny_ips)
-        self._places.limit = mapping.limits.connections
+        limits = (mapping.limits.connections, self.allowance.quota.max_connections_per_mapping)
+        self._places.limit = min((each for each in limits if each is not None), default=None)
 
     def _idle_limit(self) -> float | None:
         """Seconds something may stand still; None for ever."""
@@ -302,11 +327,13 @@ class EntryPoint(ABC):
         """Open *target* for the mapping's owner.
 
         Raises:
-            UnderpassError: the owner may not, the agent is away or says no.
+            UnderpassError: the owner may not or has used up their quota, the agent is away or
+                says no.
         """
         mapping, around = self.mapping, self._around
         agent = mapping.target_agent_id
         passage.action = action_for(target)
+        await self._has_traffic_left()
         owner = await around.rights.require(mapping.user_id, agent, passage.action)
         if mapping.source.agent_id is not None:
             await around.rights.require(mapping.user_id, mapping.source.agent_id, "forward")
@@ -319,6 +346,23 @@ class EntryPoint(ABC):
         self._opened.inc()
         return stream
 
+    def _used_up(self, places: Iterable[Places]) -> UnderpassError | None:
+        """Why the owner's quota lets nothing more in, as far as is known; *places* are then free
+        again."""
+        try:
+            self.allowance.check()
+        except UnderpassError as error:
+            for place in places:
+                place.free()
+            return error
+        return None
+
+    async def _has_traffic_left(self) -> None:
+        try:
+            await self.allowance.require()
+        except (SQLAlchemyError, OSError):
+            raise Unavailable("The database does not answer.", code="no_answer") from None
+
     def _begin(self, passage: Passage, counted: Counted) -> None:
         """Bytes of *passage* are counted from now on, at its user's end."""
         passage.counted = counted
@@ -326,9 +370,16 @@ class EntryPoint(ABC):
         passage.when = self._around.clock.monotonic()
         self.traffic.begin(counted, self._around.clock.now(), passage.preamble)
 
+        def used_up(error: UnderpassError) -> None:
+            self._turned_away(passage, error)
+            passage.end(error)
+
+        self.allowance.begin(counted, used_up, passage.preamble + counted.bytes_out)
+
     def _end(self, passage: Passage) -> None:
         if passage.counted is not None:
             self.traffic.end(passage.counted, self._around.clock.now())
+            self.allowance.end(passage.counted)
 
 
 def _leads_to(mapping: Mapping) -> tuple[Any, ...]:

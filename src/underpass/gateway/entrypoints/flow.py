@@ -28,7 +28,9 @@ _WAITING_BYTES: Final = 256 << 10
 _TO_AGENT: Final = metrics.DATAGRAMS.labels("to_agent")
 _FROM_AGENT: Final = metrics.DATAGRAMS.labels("from_agent")
 
-Drop = Literal["opening", "full", "limit", "size", "socket", "places", "address", "unknown"]
+Drop = Literal[
+    "opening", "full", "limit", "size", "socket", "places", "address", "quota", "unknown",
+]  # fmt: skip
 """Why a datagram was lost; also a metric's label."""
 
 

@@ -18,9 +18,14 @@ class LimitableStream(Stream):
 
     Args:
         inner: owned from now on.
+
+    Attributes:
+        shaped, metered: what it was put under; for whoever does.
     """
 
     def __init__(self, inner: Stream) -> None:
+        self.shaped = False
+        self.metered = False
         self._now = inner
         self._receiver: Receiver | None = None
         self._paused = False

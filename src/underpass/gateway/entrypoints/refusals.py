@@ -18,14 +18,14 @@ __all__ = ["Reason", "Refusals", "reason_of"]
 
 Reason = Literal[
     "address", "limit", "permission", "agent_away", "policy", "unreachable", "proxy_header",
-    "handshake", "login", "timeout", "failed",
+    "handshake", "login", "timeout", "quota", "failed",
 ]  # fmt: skip
 """Why somebody was turned away; also the metric's label, hence a closed list."""
 
 EVERY: Final = 60.0
 """Seconds between two events of one mapping and reason."""
 _MAX_KNOWN: Final = 10_000
-_DENIED: Final = frozenset({"address", "permission", "policy", "login"})
+_DENIED: Final = frozenset({"address", "permission", "policy", "login", "quota"})
 
 _BY_CODE: Final[dict[str, Reason]] = {
     "permission_lost": "permission",
@@ -45,6 +45,7 @@ _BY_CODE: Final[dict[str, Reason]] = {
     "login_refused": "login",
     "address_denied": "address",
     "too_many_connections": "limit",
+    "quota_exceeded": "quota",
 }
 
 

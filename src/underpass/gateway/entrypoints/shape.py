@@ -1,6 +1,7 @@
-"""The bandwidth limit of a mapping: one bucket each way, shared by everything that passes.
+"""The bandwidth limits of a mapping and of its owner: one bucket each way and each, shared by
+everything that passes; and the meter of those whose monthly traffic is limited.
 
-It can come, change and go while connections are open. Where the kernel moves their bytes from
+They can come, change and go while connections are open. Where the kernel moves their bytes from
 socket to socket, a limit that comes later is the kernel's too (pacing), shared out evenly.
 """
 
@@ -12,9 +13,10 @@ import struct
 from collections.abc import Iterator
 from typing import Final
 
-from underpass.control.mapping import Mapping
+from underpass.control.mapping import Limits
 from underpass.core.clock import Clock
 from underpass.core.token_bucket import TokenBucket
+from underpass.gateway.entrypoints.allowance import Allowance
 from underpass.gateway.entrypoints.limitable import LimitableStream
 from underpass.links.shaping import shaped
 from underpass.links.sockets import SocketStream
@@ -29,48 +31,56 @@ _UNPACED: Final = 0xFFFFFFFF
 
 
 class Shape:
-    """The buckets of one mapping.
+    """The buckets of one mapping, and those its owner's tunnels share.
 
     Args:
-        mapping: whose limits.
+        limits: the mapping's.
         clock: what the buckets are filled by.
+        allowance: what the owner may use; without it as much as they like.
     """
 
-    def __init__(self, mapping: Mapping, clock: Clock) -> None:
-        limits = mapping.limits
-        self._sent = TokenBucket(limits.bandwidth, limits.burst, clock)
-        self._received = TokenBucket(limits.bandwidth, limits.burst, clock)
+    def __init__(self, limits: Limits, clock: Clock, allowance: Allowance | None = None) -> None:
+        self.allowance = allowance or Allowance("", clock)
+        self._own = tuple(TokenBucket(limits.bandwidth, limits.burst, clock) for _ in range(2))
+        self._sent = (self._own[0], self.allowance.sent)
+        self._received = (self._own[1], self.allowance.received)
         self._limitable: set[LimitableStream] = set()
         self._spliced: set[tuple[SocketStream, SocketStream]] = set()
+        self.allowance.watchers.add(self)
 
-    def change(self, mapping: Mapping) -> None:
+    def change(self, limits: Limits) -> None:
         """Take over new limits, also for what is open."""
-        for bucket in (self._sent, self._received):
-            bucket.burst = mapping.limits.burst
-            bucket.rate = mapping.limits.bandwidth
-        if self._sent.rate is not None:
-            while self._limitable:
-                self._limitable.pop().limit(self._shaped)
+        for bucket in self._own:
+            bucket.burst = limits.burst
+            bucket.rate = limits.bandwidth
+        self.quota_changed()
+
+    def quota_changed(self) -> None:
+        """The allowance's: the same for what the owner may use."""
+        for stream in self._limitable:
+            self._restrain(stream)
         self._pace()
 
     @contextlib.contextmanager
     def around(self, stream: Stream, remote: Stream) -> Iterator[Stream]:
         """*stream*, a user's end of what is relayed to *remote*, within the limits."""
-        if self._sent.rate is not None:
-            yield self._shaped(stream)
-        elif (
-            can_splice(stream, remote)
+        if (
+            not (self._is_limited or self.allowance.is_metered)
+            and can_splice(stream, remote)
             and isinstance(stream, SocketStream)
             and isinstance(remote, SocketStream)
         ):
             pair = (stream, remote)
             self._spliced.add(pair)
+            self.allowance.spliced.add(pair)
             try:
                 yield stream
             finally:
                 self._spliced.discard(pair)
+                self.allowance.spliced.discard(pair)
         else:
             limitable = LimitableStream(stream)
+            self._restrain(limitable)
             self._limitable.add(limitable)
             try:
                 yield limitable
@@ -83,24 +93,41 @@ class Shape:
         Args:
             sent: it goes to the target (False: comes back from it).
         """
-        bucket = self._sent if sent else self._received
-        if bucket.rate is None:
-            return True
-        if bucket.available() < min(size, bucket.burst):
+        buckets = self._sent if sent else self._received
+        limits = [bucket for bucket in buckets if bucket.rate is not None]
+        if any(bucket.available() < min(size, bucket.burst) for bucket in limits):
             return False
-        bucket.reserve(size)
+        if not self.allowance.take(size):
+            return False
+        for bucket in limits:
+            bucket.reserve(size)
         return True
 
+    @property
+    def _is_limited(self) -> bool:
+        return any(bucket.rate is not None for bucket in self._sent)
+
+    def _restrain(self, stream: LimitableStream) -> None:
+        """Put *stream* under what holds now; what it is under already changes by itself."""
+        if self.allowance.is_metered and not stream.metered:
+            stream.metered = True
+            stream.limit(self.allowance.metered)
+        if self._is_limited and not stream.shaped:
+            stream.shaped = True
+            stream.limit(self._shaped)
+
     def _shaped(self, stream: Stream) -> Stream:
-        return shaped(stream, inbound=(self._sent,), outbound=(self._received,))
+        return shaped(stream, inbound=self._sent, outbound=self._received)
 
     def _pace(self) -> None:
         if not self._spliced:
             return
-        rate = self._sent.rate
-        share = _UNPACED if rate is None else max(1, int(rate / len(self._spliced)))
+        share = float(_UNPACED)
+        for bucket, pairs in zip(self._sent, (self._spliced, self.allowance.spliced), strict=True):
+            if bucket.rate is not None:
+                share = min(share, bucket.rate / len(pairs))
         for end in (each for pair in self._spliced for each in pair):
-            _pace(end, min(share, _UNPACED))
+            _pace(end, max(1, int(share)))
 
 
 def _pace(stream: SocketStream, rate: int) -> None:

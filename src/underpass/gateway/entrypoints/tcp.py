@@ -99,6 +99,8 @@ class StreamEntryPoint(EntryPoint):
         elif not self._around.connections.take():
             self._places.free()
             error = Unavailable("Too many connections are open.", code="too_many_connections")
+        else:
+            error = self._used_up((self._places, self._around.connections))
         if error is not None:
             self._turned_away(Passage(source, 0.0), error)
             raise error
@@ -163,6 +165,7 @@ class StreamEntryPoint(EntryPoint):
             if first:
                 far.write(first)
             with self.shape.around(stream, far) as near:
+                passage.near = near
                 await relay(near, far)
         except BaseException:
             remote.abort("cancelled")

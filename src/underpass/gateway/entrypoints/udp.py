@@ -70,6 +70,10 @@ class UdpEntryPoint(EntryPoint):
             self._places.free()
             refusal = Unavailable("Too many flows are open.", code="too_many_connections")
             self._dropped("places")
+        else:
+            refusal = self._used_up((self._places, self._around.flows))
+            if refusal is not None:
+                self._dropped("quota")
         if refusal is not None:
             self._turned_away(passage, refusal)
             return None
