@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from tests.control.machines import ADMIN, Machines
+from tests.control.machines import ADMIN, Applicant, Machines
 from underpass.control.agent_list import AgentQuery
 from underpass.control.metric_history import MAX_POINTS, MetricHistory
 from underpass.control.subject import Subject
 from underpass.core.errors import Conflict, Forbidden, InvalidRequest, NotFound, UnderpassError
 from underpass.core.ids import new_id
 from underpass.store.db.database import Database
-from underpass.store.db.models import Agent, TtySession
+from underpass.store.db.models import Agent, TtySession, User
 
 NOBODY = Subject(user_id=new_id(), username="nobody", role="user")
 
@@ -74,7 +74,7 @@ async def test_a_record_has_the_public_fields_and_no_other(machines: Machines) -
             )  # fmt: skip
     shown = await machines.agents.show(ADMIN, applicant.id)
     assert set(shown) == {
-        "id", "name", "hostname", "labels", "allowed_users", "status", "linked",
+        "id", "name", "hostname", "labels", "allowed_users", "may_declare", "status", "linked",
         "key_fingerprint", "version", "address", "created_at", "updated_at", "last_seen_at",
         "static_info", "dynamic_info", "sessions",
     }  # fmt: skip
@@ -165,6 +165,33 @@ async def test_changes(machines: Machines) -> None:
         assert error.code == code
     error = await refusal(machines.agents.update(ADMIN, applicant.id, {"name": "TAKEN"}), Conflict)
     assert error.code == "name_taken"
+
+
+async def test_whose_are_the_mappings_a_machine_declares(machines: Machines) -> None:
+    """Whoever let it in, until they are gone and somebody else says that it may."""
+    ida, eve = await machines.user("ida", "admin"), await machines.user("eve", "admin")
+    applicant = Applicant(machines)
+    answer = await applicant.apply()
+    await machines.enrolments.approve(ida, answer["apply_id"])
+
+    async def stored() -> tuple[bool, str | None]:
+        row = await machines.agents.require(ida, applicant.id)
+        return row.may_declare, row.let_in_by
+
+    assert await stored() == (False, ida.user_id)
+    shown = await machines.agents.update(eve, applicant.id, {"may_declare": True})
+    assert shown["may_declare"] is True
+    assert await stored() == (True, ida.user_id)
+    async with machines.database.session() as db:
+        row = await db.get(User, ida.user_id)
+        assert row is not None
+        row.disabled = True
+    await machines.agents.update(eve, applicant.id, {"labels": {"a": "b"}})
+    assert await stored() == (True, ida.user_id), "only the switch itself changes hands"
+    await machines.agents.update(eve, applicant.id, {"may_declare": True})
+    assert await stored() == (True, eve.user_id)
+    await machines.agents.update(eve, applicant.id, {"may_declare": False})
+    assert await stored() == (False, eve.user_id)
 
 
 async def test_deletion_cuts_and_hides(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,9 +11,10 @@ from sqlalchemy import select
 
 from tests.control.machines import ADMIN, Applicant, Machines
 from underpass.control.join_tokens import join_command, parse_lifetime
+from underpass.control.subject import Subject
 from underpass.core.errors import Forbidden, InvalidRequest, NotFound
 from underpass.store.db.database import Database
-from underpass.store.db.models import JoinToken
+from underpass.store.db.models import Agent, JoinToken
 
 
 @pytest.fixture
@@ -34,6 +35,30 @@ async def test_a_token_lets_a_machine_in_with_its_labels(machines: Machines) -> 
     assert "token" not in items[0]
     applications, _ = await machines.enrolments.page("approved", 1, 10)
     assert applications[0]["decided_by"] == f"join token {made['id']}"
+
+
+async def test_a_token_says_whether_its_machines_may_declare_mappings(machines: Machines) -> None:
+    ida = await machines.user("ida", "admin")
+
+    async def joined(applicant: Applicant, maker: Subject | None, **wanted: Any) -> Agent:
+        made = await machines.tokens.create(maker, **wanted)
+        assert made["may_declare"] is bool(wanted)
+        await applicant.apply(join_token=made["token"])
+        async with machines.database.reading() as db:
+            row = await db.get(Agent, applicant.id)
+            assert row is not None
+            return row
+
+    row = await joined(Applicant(machines), None)
+    assert (row.may_declare, row.let_in_by) == (False, None)
+    row = await joined(box := Applicant(machines), ADMIN)
+    assert (row.may_declare, row.let_in_by) == (False, ADMIN.user_id)
+    row = await joined(box, ida)
+    assert (row.may_declare, row.let_in_by) == (False, ADMIN.user_id), "it was in already"
+    row = await joined(box, ida, may_declare=True)
+    assert (row.may_declare, row.let_in_by) == (True, ida.user_id)
+    row = await joined(box, ADMIN)
+    assert (row.may_declare, row.let_in_by) == (True, ida.user_id), "kept, like labels"
 
 
 async def test_only_the_hash_is_kept(machines: Machines) -> None:

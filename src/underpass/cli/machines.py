@@ -124,6 +124,13 @@ def change(
         Literal["maintenance", "online"] | None,
         typer.Option(help="maintenance: no new sessions; online: back to normal."),
     ] = None,
+    may_declare: Annotated[
+        bool | None,
+        typer.Option(
+            "--may-declare/--no-may-declare",
+            help="Whether mappings in its underpass.yaml count; they are then yours.",
+        ),
+    ] = None,
 ) -> None:
     """Change a machine's name, labels, users or status."""
     from underpass.cli.api import Api
@@ -143,6 +150,8 @@ def change(
             changes["allowed_users"] = [*users, *(u for u in allowed if u not in users)]
         if status:
             changes["status"] = status
+        if may_declare is not None:
+            changes["may_declare"] = may_declare
         if not changes:
             raise typer.BadParameter("nothing to change was given")
         changed = api.patch(f"/api/v1/assets/{machine['id']}", **changes)

@@ -46,13 +46,19 @@ def create(
         list[str] | None,
         typer.Option("--label", "-l", metavar="KEY=VALUE", help="Give those machines a label."),
     ] = None,
+    may_declare: Annotated[
+        bool, typer.Option("--may-declare", help="Mappings in their underpass.yaml count.")
+    ] = False,
 ) -> None:
     """Make a token; it is shown once, with the command to run on the machine."""
     from underpass.cli.api import Api
 
     options = options_of(ctx)
     connection = options.connection()
-    body = {"uses": uses, "expires_in": duration(expires), "labels": labels(label)}
+    body: dict[str, Any] = {
+        "uses": uses, "expires_in": duration(expires), "labels": labels(label),
+        "may_declare": may_declare,
+    }  # fmt: skip
     with Api(connection) as api:
         answer = api.post("/api/v1/join-tokens", **body)
     command = join_command(connection, answer["token"], answer)

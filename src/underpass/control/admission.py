@@ -47,6 +47,8 @@ class Admission:
         *,
         labels: object = None,
         name: str | None = None,
+        by: str | None = None,
+        may_declare: bool = False,
     ) -> Admitted:
         """Make or renew the machine of *application* in the caller's transaction.
 
@@ -56,6 +58,9 @@ class Admission:
         Args:
             labels: ``None`` keeps what is there.
             name: ``None`` keeps what is there, or makes one of the host name.
+            by: the user who lets it in.
+            may_declare: whether it may declare mappings, which are then *by*'s; ``False`` keeps
+                what is there.
 
         Raises:
             InvalidRequest: labels or name are malformed.
@@ -84,9 +89,14 @@ class Admission:
             row.static_info = {}
             row.dynamic_info = {}
             row.last_seen_at = None
+            row.may_declare = may_declare
+            row.let_in_by = by
         else:
             row.name = name or row.name
             row.labels = row.labels if given is None else given
+            if may_declare or row.let_in_by is None:
+                row.let_in_by = by
+            row.may_declare = row.may_declare or may_declare
         secret = self._secrets.make()
         row.client_public_key = application.client_public_key
         row.key_fingerprint = application.key_fingerprint

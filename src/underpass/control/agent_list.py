@@ -96,6 +96,7 @@ def agent_record(row: Agent, *, linked: bool, sessions: int) -> dict[str, Any]:
         "hostname": row.hostname,
         "labels": row.labels,
         "allowed_users": row.allowed_users,
+        "may_declare": row.may_declare,
         "status": row.status,
         "linked": linked,
         "key_fingerprint": row.key_fingerprint,

@@ -163,7 +163,9 @@ class Agents:
     async def update(
         self, actor: Subject, agent_id: str, changes: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """Change ``name``, ``labels``, ``allowed_users`` or ``status``; only what is given.
+        """Change ``name``, ``labels``, ``allowed_users``, ``may_declare`` or ``status``; only what
+        is given. Who lets a machine declare mappings answers for them, unless somebody who is
+        still here does.
 
         Raises:
             NotFound, Forbidden: the machine is invisible, or the asker is no admin.
@@ -184,6 +186,10 @@ class Agents:
                 allowed = await _checked_users(db, changes["allowed_users"])
                 removed = set(row.allowed_users) - set(allowed)
                 row.allowed_users = allowed
+            if "may_declare" in changes:
+                row.may_declare = changes["may_declare"] is True
+                if row.may_declare and not await _answers(db, row.let_in_by):
+                    row.let_in_by = actor.user_id
             row.updated_at = self._clock.now()
             details = {key: changes[key] for key in sorted(changes)}
             await self._events.record(
@@ -216,6 +222,7 @@ class Agents:
             row.status = "offline"
             row.agent_secret_key = ""
             row.allowed_users = []
+            row.may_declare = False
             row.updated_at = self._clock.now()
             await self._events.record(
                 "agent.deleted",
@@ -280,6 +287,12 @@ def _may_see(subject: Subject, row: Agent) -> bool:
 def _no_such_machine() -> NotFound:
     # The very words of control.access: unknown and invisible must not differ.
     return NotFound("There is no such machine.", hint="Check the id or the name.")
+
+
+async def _answers(db: AsyncSession, user_id: str | None) -> bool:
+    """Whether there is such a person still."""
+    user = None if user_id is None else await db.get(User, user_id)
+    return user is not None and not user.disabled
 
 
 def _wanted_maintenance(changes: Mapping[str, Any]) -> bool | None:

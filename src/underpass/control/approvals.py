@@ -18,7 +18,7 @@ from underpass.control.subject import Subject
 from underpass.core.clock import Clock
 from underpass.core.errors import Conflict, Gone, NotFound
 from underpass.core.ids import is_id
-from underpass.store.db.models import Agent, EnrolmentApplication
+from underpass.store.db.models import Agent, EnrolmentApplication, JoinToken
 from underpass.wire.applications import encrypt_secret, load_public_key
 
 if TYPE_CHECKING:
@@ -87,7 +87,9 @@ class Approvals:
                         hint="Let the agent apply again.",
                     )
                 return await self.again(db, row)
-            admitted = await self._admission.admit(db, row, labels=labels, name=name)
+            admitted = await self._admission.admit(
+                db, row, labels=labels, name=name, by=actor.user_id
+            )
             await self._record(db, actor, row, admitted, rule="role:admin")
         await self.announce_approval(row, admitted)
         return self.answer(row, admitted.secret)
@@ -126,14 +128,20 @@ class Approvals:
         self,
         db: AsyncSession,
         row: EnrolmentApplication,
-        token_id: str,
+        token: JoinToken,
         labels: dict[str, str],
     ) -> Admitted:
         """Approve a pending application in the caller's transaction, because of a join token."""
-        row.join_token_id = token_id
+        row.join_token_id = token.id
         await db.flush()
-        await self._decide(db, row.id, "approved", f"join token {token_id}")
-        admitted = await self._admission.admit(db, row, labels=labels or None)
+        await self._decide(db, row.id, "approved", f"join token {token.id}")
+        admitted = await self._admission.admit(
+            db,
+            row,
+            labels=labels or None,
+            by=token.created_by_id,
+            may_declare=token.may_declare,
+        )
         await self._record(db, None, row, admitted, rule="join_token")
         return admitted
 

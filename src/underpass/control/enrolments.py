@@ -248,7 +248,7 @@ class Enrolments:
             if known is None or (known.key_fingerprint == fingerprint and not removed):
                 labels = await self._tokens.spend(db, token_row)
                 row, _ = await self._pending_row(db, application, fingerprint, ip, capped=False)
-                admitted = await self._approvals.by_token(db, row, token_row.id, labels)
+                admitted = await self._approvals.by_token(db, row, token_row, labels)
             else:
                 row = admitted = None
         if row is None or admitted is None:

@@ -86,6 +86,7 @@ class JoinTokens:
         uses: int = 1,
         expires_in: float | None = DEFAULT_LIFETIME,
         labels: object = None,
+        may_declare: bool = False,
     ) -> dict[str, Any]:
         """Make a token; the answer is the only place its secret (``token``) ever shows.
 
@@ -94,6 +95,7 @@ class JoinTokens:
             uses: machines it lets in, 1 to 100,000.
             expires_in: seconds; ``None`` for ever.
             labels: given to the machines that join with it.
+            may_declare: those machines may declare mappings, which are then *actor*'s.
 
         Raises:
             InvalidRequest: a value is out of bounds.
@@ -109,7 +111,9 @@ class JoinTokens:
             uses=uses,
             used=0,
             labels=checked_labels(labels or {}),
+            may_declare=may_declare,
             created_by=actor.username if actor else None,
+            created_by_id=actor.user_id if actor else None,
             created_at=now,
             expires_at=None if lifetime is None else now + lifetime,
         )
@@ -119,7 +123,12 @@ class JoinTokens:
                 "join_token.created",
                 actor=actor,
                 object_id=row.id,
-                details={"uses": uses, "labels": row.labels, "expires_in": lifetime},
+                details={
+                    "uses": uses,
+                    "labels": row.labels,
+                    "expires_in": lifetime,
+                    "may_declare": may_declare,
+                },
                 db=db,
             )
         return {**self._record(row), "token": secret}
@@ -221,6 +230,7 @@ class JoinTokens:
             "uses": row.uses,
             "used": row.used,
             "labels": row.labels,
+            "may_declare": row.may_declare,
             "status": status,
             "created_by": row.created_by,
             "created_at": rfc3339(row.created_at),

@@ -83,6 +83,8 @@ class MappingNews:
             "source": mapping.source.to_json(),
             "target": mapping.target or None,
         }
+        if mapping.declared_by is not None:
+            about["declared_by"] = mapping.declared_by
         await self._events.record(
             kind,
             agent_id=mapping.target_agent_id,

@@ -1,4 +1,5 @@
-"""Removes mappings whose owner or machine was removed: nobody could answer for them."""
+"""Removes mappings whose owner or machine was removed: nobody could answer for them; and those a
+machine declared that may not any more."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final
 
 import structlog
-from sqlalchemy import or_, select
+from sqlalchemy import and_, or_, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from underpass.control.live import RESYNC, LiveBus, LiveMessage
@@ -52,6 +53,7 @@ class MappingOrphans:
     async def sweep(self) -> int:
         """Delete every orphan; how many there were."""
         alive = select(Agent.id).where(Agent.is_deleted.is_(False))
+        may_declare = alive.where(Agent.may_declare.is_(True))
         async with self._database.reading() as db:
             orphans = await db.scalars(
                 select(MappingRow.id).where(
@@ -59,12 +61,17 @@ class MappingOrphans:
                         MappingRow.user_id.not_in(select(User.id)),
                         MappingRow.target_agent_id.not_in(alive),
                         MappingRow.source_agent_id.not_in(alive),
+                        and_(
+                            MappingRow.declared_by != "", MappingRow.declared_by.not_in(may_declare)
+                        ),
                     )
                 )
             )
             found = list(orphans)
         for mapping_id in found:
-            await self._remove(mapping_id, "Its owner or its machine was removed.")
+            await self._remove(
+                mapping_id, "Its owner or its machine was removed, or may not declare any more."
+            )
         return len(found)
 
 
@@ -72,5 +79,5 @@ def _may_orphan(message: LiveMessage) -> bool:
     if message.topic == "user":
         return message.data.get("reason") == "deleted"
     return message.topic == RESYNC or (
-        message.topic == "agent" and message.data.get("change") == "deleted"
+        message.topic == "agent" and message.data.get("change") in {"deleted", "updated"}
     )

@@ -4,30 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 from sqlalchemy import CursorResult, delete, func, select, update
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from underpass.control.mapping import Mapping
 from underpass.control.mapping_rows import Seals, columns_of, mapping_of
 from underpass.control.port_leases import PortRules, group_port, release, take, take_any
+from underpass.control.quota import Quota, over_count
+from underpass.core import metrics
 from underpass.core.clock import Clock
 from underpass.core.errors import Conflict, NotFound, TooManyRequests, Unavailable
 from underpass.core.ids import is_id
 from underpass.store.db.mapping_models import MappingRow
 from underpass.store.db.models import User
+from underpass.store.db.races import lost_race
 
 if TYPE_CHECKING:
     from underpass.store.db.database import Database
 
-__all__ = ["MappingStore", "no_such_mapping"]
+__all__ = ["MappingStore", "QuotasLike", "no_such_mapping"]
 
 ATTEMPTS: Final = 8
 """Transactions tried when others win the race for a port."""
-_DEADLOCKS: Final = frozenset({"1205", "1213", "40001", "40P01"})
-"""Lock wait timeout and deadlock of MariaDB, serialization failure and deadlock of PostgreSQL."""
+
+
+class QuotasLike(Protocol):
+    """What people may use (``control.quotas.Quotas``)."""
+
+    async def of(self, db: AsyncSession, user_id: str) -> Quota: ...
 
 
 def no_such_mapping() -> NotFound:
@@ -41,17 +48,21 @@ class MappingStore:
     Args:
         seals: encrypts passwords.
         rules: which ports there are to have.
-        max_per_user: mappings one person may have, disabled ones included.
+        max_per_user: mappings one person may have, disabled ones included, whose quota does not
+            say another number.
+        quotas: what people may use; without it nobody has a quota.
     """
 
     def __init__(
-        self, database: Database, clock: Clock, seals: Seals, rules: PortRules, max_per_user: int
-    ) -> None:
+        self, database: Database, clock: Clock, seals: Seals, rules: PortRules, max_per_user: int,
+        *, quotas: QuotasLike | None = None,
+    ) -> None:  # fmt: skip
         self._database = database
         self._clock = clock
         self._seals = seals
         self._rules = rules
         self._max_per_user = max_per_user
+        self._quotas = quotas
 
     def of(self, row: MappingRow) -> Mapping:
         """The mapping in *row*."""
@@ -79,7 +90,8 @@ class MappingStore:
         Raises:
             Conflict: a port or name belongs to another mapping (``port_leased``, ``group_port``,
                 ``name_taken``), or somebody else changed it meanwhile (``changed_meanwhile``).
-            TooManyRequests: the owner has as many mappings as they may (``too_many_mappings``).
+            TooManyRequests: the owner has as many mappings as they may (``too_many_mappings``,
+                ``quota_exceeded``).
             Unavailable: no port is free (``no_free_port``).
         """
         for _ in range(ATTEMPTS):
@@ -87,7 +99,7 @@ class MappingStore:
                 async with self._database.session() as db:
                     return await self._write(db, old, wanted, avoid)
             except DBAPIError as error:
-                if not _lost_race(error):
+                if not lost_race(error):
                     raise
         raise Unavailable(
             "Too many others are after the same ports.", code="port_contention", retry_after=1
@@ -97,8 +109,7 @@ class MappingStore:
         self, db: AsyncSession, old: Mapping | None, wanted: Mapping, avoid: Collection[int]
     ) -> Mapping:
         moved = old is None or (old.source, old.group) != (wanted.source, wanted.group)
-        if old is None:
-            await self._check_cap(db, wanted.user_id)
+        await self._check_caps(db, old, wanted)
         await _check_name(db, wanted)
         if old is None:
             db.add(MappingRow(**columns_of(wanted, self._seals), **_NO_USAGE))
@@ -144,13 +155,25 @@ class MappingStore:
         await take(db, mapping, now)
         return mapping
 
-    async def _check_cap(self, db: AsyncSession, user_id: str) -> None:
+    async def _check_caps(self, db: AsyncSession, old: Mapping | None, wanted: Mapping) -> None:
+        starts = wanted.enabled and (old is None or not old.enabled)
+        if old is not None and not starts:
+            return
         # The owner's row is locked, so that two of theirs at once are counted one after the other.
+        user_id = wanted.user_id
         await db.execute(select(User.id).where(User.id == user_id).with_for_update())
-        count = await db.scalar(
-            select(func.count()).select_from(MappingRow).where(MappingRow.user_id == user_id)
-        )
-        if (count or 0) >= self._max_per_user:
+        quota = Quota() if self._quotas is None else await self._quotas.of(db, user_id)
+        if old is None:
+            count = await _count(db, user_id)
+            _check("max_mappings", "mappings", quota.max_mappings, count)
+            if quota.max_mappings is None:
+                self._check_cap(count)
+        if starts and quota.max_active_mappings is not None:
+            count = await _count(db, user_id, MappingRow.status != "disabled")
+            _check("max_active_mappings", "active mappings", quota.max_active_mappings, count)
+
+    def _check_cap(self, count: int) -> None:
+        if count >= self._max_per_user:
             raise TooManyRequests(
                 f"You have {count} mappings; {self._max_per_user} is the limit.",
                 code="too_many_mappings",
@@ -173,10 +196,22 @@ _NO_USAGE: Final[dict[str, Any]] = {
 }
 
 
+async def _count(db: AsyncSession, user_id: str, *conditions: Any) -> int:
+    mine = select(func.count()).select_from(MappingRow).where(MappingRow.user_id == user_id)
+    return await db.scalar(mine.where(*conditions)) or 0
+
+
+def _check(name: str, what: str, limit: int | None, used: int) -> None:
+    if limit is not None and used >= limit:
+        metrics.QUOTA_REFUSALS.labels(name).inc()
+        raise over_count(name, what, limit, used)
+
+
 async def _check_name(db: AsyncSession, mapping: Mapping) -> None:
     taken = await db.scalar(
         select(MappingRow.id).where(
             MappingRow.user_id == mapping.user_id,
+            MappingRow.declared_by == (mapping.declared_by or ""),
             MappingRow.name == mapping.name,
             MappingRow.id != mapping.id,
         )
@@ -188,12 +223,3 @@ async def _check_name(db: AsyncSession, mapping: Mapping) -> None:
             hint="Choose another name, or change that mapping.",
             details={"field": "name"},
         )
-
-
-def _lost_race(error: DBAPIError) -> bool:
-    """Whether trying again makes sense: it then works, or says what stands in the way."""
-    if isinstance(error, IntegrityError):
-        return True
-    original: Any = error.orig
-    code = getattr(original, "sqlstate", None) or next(iter(getattr(original, "args", ())), "")
-    return str(code) in _DEADLOCKS

@@ -26,11 +26,11 @@ from underpass.control.mapping_list import MappingFilter, find_mappings
 from underpass.control.mapping_news import MappingNews
 from underpass.control.mapping_requests import changed_mapping, check_login, new_mapping
 from underpass.control.mapping_rows import Seals
-from underpass.control.mapping_store import MappingStore, no_such_mapping
+from underpass.control.mapping_store import MappingStore, QuotasLike, no_such_mapping
 from underpass.control.port_leases import PortRules
 from underpass.control.subject import Subject
 from underpass.core.clock import Clock
-from underpass.core.errors import Forbidden, UnderpassError
+from underpass.core.errors import Conflict, Forbidden, UnderpassError
 from underpass.core.ids import IdMaker, new_id
 from underpass.store.db.mapping_models import MappingRow
 from underpass.store.db.models import Agent
@@ -63,7 +63,9 @@ class Mappings:
         agents: decides who may have what forwarded.
         seals: encrypts passwords in the database.
         rules: which ports there are to have.
-        max_per_user: mappings one person may have, disabled ones included.
+        max_per_user: mappings one person may have, disabled ones included, whose quota does not
+            say another number.
+        quotas: what people may use; without it nobody has a quota.
         default_bind: the address the gateway listens on.
         make_id: makes ids.
     """
@@ -80,6 +82,7 @@ class Mappings:
         entry_points: EntryPoints | None = None,
         rules: PortRules | None = None,
         max_per_user: int = MAX_PER_USER,
+        quotas: QuotasLike | None = None,
         default_bind: str = "0.0.0.0",
         make_id: IdMaker = new_id,
     ) -> None:
@@ -88,7 +91,9 @@ class Mappings:
         self._agents = agents
         self.entry_points: EntryPoints = entry_points or NoEntryPoints()
         self._rules = rules or PortRules()
-        self._store = MappingStore(database, clock, seals, self._rules, max_per_user)
+        self._store = MappingStore(
+            database, clock, seals, self._rules, max_per_user, quotas=quotas
+        )
         self._news = MappingNews(events, bus)
         self._default_bind = default_bind
         self._make_id = make_id
@@ -132,6 +137,13 @@ class Mappings:
         """The mappings for which this agent should listen."""
         return await self._enabled(MappingRow.source_agent_id == agent_id)
 
+    async def declared_by(self, agent_id: str) -> list[Mapping]:
+        """The mappings this agent's ``underpass.yaml`` asks for, disabled ones included."""
+        query = select(MappingRow).where(MappingRow.declared_by == agent_id)
+        async with self._database.reading() as db:
+            rows = await db.scalars(query.order_by(MappingRow.created_at, MappingRow.id))
+            return [self._store.of(row) for row in rows]
+
     async def _enabled(self, *conditions: Any) -> list[Mapping]:
         query = select(MappingRow).where(MappingRow.status != "disabled", *conditions)
         async with self._database.reading() as db:
@@ -140,21 +152,26 @@ class Mappings:
 
     # -- changing ---------------------------------------------------------------------------------
 
-    async def create(self, subject: Subject, wanted: Fields[str, Any]) -> Mapping:
+    async def create(
+        self, subject: Subject, wanted: Fields[str, Any], *, declared_by: str | None = None
+    ) -> Mapping:
         """Make a mapping of *subject*'s, and open it unless ``status`` says ``disabled``.
 
         Args:
             wanted: as the API takes it (spec 7); an owner named in it counts for nothing.
+            declared_by: the machine whose file asks for it.
 
         Raises:
             InvalidRequest: a field is wrong; the message names it.
             NotFound, Forbidden: *subject* does not see a machine, or may not forward to it.
             Conflict: a port or name is taken (``port_leased``, ``port_in_use``, ``name_taken``).
-            TooManyRequests: the cap is reached.
+            TooManyRequests: the cap or a quota is reached (``too_many_mappings``,
+                ``quota_exceeded``); nothing is made.
             Unavailable: no port is free, or it could not be opened.
         """
         now = self._clock.now()
         mapping = new_mapping(wanted, id=self._make_id(), user_id=subject.user_id, now=now)
+        mapping = replace(mapping, declared_by=declared_by)
         self._rules.check(mapping)
         mapping = check_login(mapping, self._default_bind)
         try:
@@ -165,11 +182,23 @@ class Mappings:
         async with self._turn(mapping.id):
             return await self._settle(subject, None, mapping)
 
-    async def update(self, subject: Subject, mapping_id: str, wanted: Fields[str, Any]) -> Mapping:
+    async def update(
+        self,
+        subject: Subject,
+        mapping_id: str,
+        wanted: Fields[str, Any],
+        *,
+        declared_by: str | None = None,
+    ) -> Mapping:
         """Change what *wanted* names. Connections that are not concerned stay.
+
+        Args:
+            declared_by: the machine whose file wants it so.
 
         Raises:
             NotFound, Forbidden: the mapping is invisible, or somebody else's.
+            Conflict: more than ``status`` would change, and a machine's file has the rest
+                (``declared``).
             UnderpassError: as :meth:`create`; the mapping is then as it was.
         """
         async with self._turn(mapping_id):
@@ -177,6 +206,8 @@ class Mappings:
             mapping = changed_mapping(old, wanted)
             if mapping == old:
                 return old
+            if replace(old, status=mapping.status, error=mapping.error) != mapping:
+                _check_declared(old, declared_by)
             if mapping.source != old.source:
                 self._rules.check(mapping)
             mapping = check_login(mapping, self._default_bind)
@@ -189,9 +220,11 @@ class Mappings:
 
         Raises:
             NotFound, Forbidden: the mapping is invisible, or somebody else's.
+            Conflict: it belongs to a machine's file (``declared``).
         """
         async with self._turn(mapping_id):
             mapping = await self._owned(subject, mapping_id)
+            _check_declared(mapping, None)
             await self._remove(mapping, subject, "The mapping was deleted.")
 
     async def remove(self, mapping_id: str, reason: str) -> bool:
@@ -340,3 +373,13 @@ class Mappings:
         if not subject.is_admin and subject.user_id != mapping.user_id:
             raise Forbidden("Only its owner and admins may change this mapping.")
         return mapping
+
+
+def _check_declared(mapping: Mapping, by: str | None) -> None:
+    if mapping.declared_by not in {None, by}:
+        raise Conflict(
+            f"{mapping.name} is declared in its machine's underpass.yaml.",
+            code="declared",
+            hint="Change that file, and the mapping follows within seconds; here it can only be"
+            " disabled and enabled.",
+        )

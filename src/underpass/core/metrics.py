@@ -9,6 +9,7 @@ __all__ = [
     "CONTENT_TYPE",
     "DATAGRAMS",
     "DATAGRAMS_DROPPED",
+    "DECLARATIONS",
     "HEARTBEATS",
     "HTTP_REQUESTS",
     "HTTP_SECONDS",
@@ -57,6 +58,10 @@ STREAM_BYTES = Counter(
 MAPPINGS = Gauge(
     "underpass_mappings", "Mappings with an open entry point.", ["protocol"], registry=REGISTRY
 )
+DECLARATIONS = Counter(
+    "underpass_declarations_total", "Lists of mappings that machines declared, by outcome.",
+    ["outcome"], registry=REGISTRY,
+)  # fmt: skip
 MAPPING_CONNECTIONS = Gauge(
     "underpass_mapping_connections", "Open connections and flows of mappings.", ["protocol"],
     registry=REGISTRY,

@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from underpass.control.agent_secrets import AgentSecrets
 from underpass.control.agents import Agents
 from underpass.control.api_tokens import ApiTokens
+from underpass.control.declared import Declarations
 from underpass.control.enrolments import Enrolments
 from underpass.control.events import Events
 from underpass.control.heartbeats import Heartbeats
@@ -35,6 +36,7 @@ from underpass.core.supervisor import Supervisor
 from underpass.gateway.agent_streams import AgentStreams
 from underpass.gateway.client_streams import ClientStreams, needed_action
 from underpass.gateway.entrypoints.admission import AddressRules, Places
+from underpass.gateway.declaration_desk import DeclarationDesk
 from underpass.gateway.entrypoints.entry_point import MAX_CONNECTIONS, MAX_FLOWS, Surroundings
 from underpass.gateway.entrypoints.permission import OwnerRights
 from underpass.gateway.entrypoints.refusals import Refusals
@@ -214,6 +216,10 @@ def _compose_mappings(services: Services) -> None:
         bus=services.bus,
         agents=services.agents,
         rights=rights,
+    services.declarations = Declarations(
+        services.database, services.mappings, services.events, services.supervisor
+    )
+    DeclarationDesk(services.registry, services.declarations, services.bus)
         needed_action=needed_action,
         limits=services.limits,
         kv=services.kv,

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from underpass.control.agent_secrets import AgentSecrets
     from underpass.control.agents import Agents
     from underpass.control.api_tokens import ApiTokens
+    from underpass.control.declared import Declarations
     from underpass.control.enrolments import Enrolments
     from underpass.control.events import Events
     from underpass.control.heartbeats import Heartbeats
@@ -85,6 +86,7 @@ class Services:
     tunnels: Tunnels = _UNSET
     offers: Offers = _UNSET
 
+    declarations: Declarations = _UNSET
     registry: LinkRegistry = _UNSET
     router: Router = _UNSET
     link_server: LinkServer = _UNSET

@@ -48,6 +48,7 @@ class AssetBody(BaseModel):
     hostname: str
     labels: dict[str, str]
     allowed_users: list[str]
+    may_declare: bool = Field(description="Whether mappings in its `underpass.yaml` count.")
     status: Status
     linked: bool
     key_fingerprint: str
@@ -69,6 +70,9 @@ class AssetPatch(BaseModel):
     name: Annotated[str, Field(max_length=64)] | None = None
     labels: dict[str, str] | None = None
     allowed_users: list[str] | None = Field(None, description="User ids; replaces the list.")
+    may_declare: bool | None = Field(
+        None, description="Let mappings in its `underpass.yaml` count; `false` removes them."
+    )
     status: Literal["maintenance", "online"] | None = Field(
         None, description="`maintenance`: no new sessions; `online` lifts it."
     )
@@ -119,7 +123,8 @@ async def read(asset_id: str, caller: Caller, request: Request) -> Any:
 @router.put("/{asset_id}", response_model=Envelope[AssetBody], include_in_schema=False)
 @router.patch("/{asset_id}", response_model=Envelope[AssetBody], summary="Change a machine")
 async def change(asset_id: str, body: AssetPatch, caller: Caller, request: Request) -> Any:
-    """Change name, labels, allowed users or maintenance. Admins only.
+    """Change name, labels, allowed users, whether it may declare mappings, or maintenance. Admins
+    only.
 
     Users who are no longer listed lose their sessions on the machine within seconds.
     """

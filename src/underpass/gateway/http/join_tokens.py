@@ -28,6 +28,9 @@ class JoinTokenAsked(BaseModel):
         description="Seconds, or a text such as `30m`, `1h`, `7d`; null: never. Default: 24 h.",
     )
     labels: dict[str, str] = Field(default_factory=dict)
+    may_declare: bool = Field(
+        False, description="Mappings in those machines' `underpass.yaml` count, as the caller's."
+    )
 
 
 class JoinTokenBody(BaseModel):
@@ -37,6 +40,7 @@ class JoinTokenBody(BaseModel):
     uses: int
     used: int
     labels: dict[str, str]
+    may_declare: bool
     status: Literal["active", "used_up", "expired", "revoked"]
     created_by: str | None
     created_at: str
@@ -66,7 +70,11 @@ async def create(body: JoinTokenAsked, by: Admin, request: Request) -> Any:
     """
     services = services_of(request)
     made = await services.join_tokens.create(
-        by, uses=body.uses, expires_in=parse_lifetime(body.expires_in), labels=body.labels
+        by,
+        uses=body.uses,
+        expires_in=parse_lifetime(body.expires_in),
+        labels=body.labels,
+        may_declare=body.may_declare,
     )
     fingerprint = services.tls_fingerprint if services.tls_self_made else None
     made["join_command"] = join_command(origin_of(request), made["token"], fingerprint)
