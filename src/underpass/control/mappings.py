@@ -91,9 +91,7 @@ class Mappings:
         self._agents = agents
         self.entry_points: EntryPoints = entry_points or NoEntryPoints()
         self._rules = rules or PortRules()
-        self._store = MappingStore(
-            database, clock, seals, self._rules, max_per_user, quotas=quotas
-        )
+        self._store = MappingStore(database, clock, seals, self._rules, max_per_user, quotas=quotas)
         self._news = MappingNews(events, bus)
         self._default_bind = default_bind
         self._make_id = make_id
