@@ -18,10 +18,10 @@ class Reluctant:
         self._sock = sock
         self._errors = list(errors)
 
-    def accept(self) -> Any:
+    def _accept(self) -> Any:
         if self._errors:
             raise OSError(self._errors.pop(0), "no")
-        return self._sock.accept()
+        return self._sock._accept()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._sock, name)
@@ -70,3 +70,20 @@ async def test_closing_while_it_waits() -> None:
     await asyncio.sleep(0.06)  # it would have tried again by now
     assert listener.failures == 1
     writer.close()
+
+
+async def test_what_comes_is_a_whole_socket() -> None:
+    (sock,) = bind("tcp", [0], ["127.0.0.1"])
+    got: asyncio.Queue[tuple[socket.socket, Any]] = asyncio.Queue()
+    listener = Listener([sock], lambda *accepted: got.put_nowait(accepted))
+    with socket.create_connection(("127.0.0.1", listener.ports[0])) as near:
+        async with asyncio.timeout(5):
+            connection, address = await got.get()
+        assert address == near.getsockname() == connection.getpeername()
+        assert connection.gettimeout() == 0.0
+        assert (connection.family, connection.type) == (socket.AF_INET, socket.SOCK_STREAM)
+        connection.send(b"x")
+        assert near.recv(1) == b"x"
+        connection.close()
+        assert near.recv(1) == b""
+    listener.close()

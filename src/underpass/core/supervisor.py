@@ -65,6 +65,13 @@ class Supervisor:
         else:
             _log.error("task_failed", task=task.get_name(), exc_info=error)
 
+    def cancel(self) -> None:
+        """Cancel every task but the one that asks, without waiting for them."""
+        current = asyncio.current_task()
+        for task in self._tasks:
+            if task is not current:
+                task.cancel()
+
     async def close(self, timeout: float = 5.0) -> None:
         """Cancel every task and wait at most *timeout* seconds for them. Safe to call twice."""
         self._closed = True

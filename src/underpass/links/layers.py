@@ -54,7 +54,7 @@ class Layers:
         """
         found = meta.get("layers")
         if found is None:
-            return cls()
+            return _BARE
         if not isinstance(found, dict):
             raise _invalid("layers must be an object")
         wanted = cast("dict[Any, Any]", found)
@@ -66,6 +66,9 @@ class Layers:
         if not isinstance(e2e, bool):
             raise _invalid("e2e must be true or false")
         return cls(compression, e2e)
+
+
+_BARE: Final = Layers()
 
 
 def _invalid(why: str) -> InvalidRequest:

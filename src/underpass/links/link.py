@@ -37,6 +37,8 @@ __all__ = ["Link", "LinkEnd", "LinkLost", "OpenRefused", "Opening", "Peer"]
 _log = structlog.get_logger(__name__)
 
 _TICK: Final = 1.0
+_EXACT: Final = 5.0
+"""Seconds above which a deadline is looked at every tick."""
 _FLUSH: Final = 5.0
 """Seconds a closed link may take to send what it still has."""
 
@@ -150,7 +152,7 @@ class Link:
             limits=limits,
             ordered=transport.ordered,
         )
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._answers: dict[asyncio.Future[None], float] = {}  # and when each will be late
         self._desk.bind(self._mux)
         self._open_handler: OpenHandler | None = None
         self._gone_away_callbacks: list[Callable[[LinkEnd], None]] = []
@@ -221,6 +223,9 @@ class Link:
     def _tick(self) -> None:
         if not self.closed:
             self._timer = self._loop.call_later(_TICK, self._tick)
+            now = self._loop.time()
+            for answer in [answer for answer, late in self._answers.items() if late <= now]:
+                _expire(answer)
             self._mux.tick()
 
     # -- streams ----------------------------------------------------------------------------------
@@ -238,7 +243,7 @@ class Link:
         Args:
             meta: what the peer's opener should know; must be sayable in msgpack.
             interactive: its bytes go before those of other streams.
-            timeout: seconds until it gives up.
+            timeout: seconds until it gives up; from five on, up to one more.
 
         Raises:
             OpenRefused: the peer said no; ``code``, ``message`` and ``status`` are the peer's.
@@ -257,7 +262,11 @@ class Link:
         except Unavailable as error:
             raise LinkLost(error.message, code=error.code) from None
         channel.bind(stream)
-        timer = self._loop.call_later(timeout, _expire, answer)
+        timer = None
+        if timeout < _EXACT:
+            timer = self._loop.call_later(timeout, _expire, answer)
+        else:  # a timer for each costs more than the answer
+            self._answers[answer] = self._loop.time() + timeout
         try:
             await answer
         except TimeoutError:
@@ -271,7 +280,9 @@ class Link:
         except StreamReset as error:
             raise LinkLost(error.message, code=error.code) from None
         finally:
-            timer.cancel()
+            if timer is not None:
+                timer.cancel()
+            self._answers.pop(answer, None)
         return channel
 
     def _offered(self, stream: MuxStream, target: str, meta: dict[str, Any]) -> None:
@@ -285,9 +296,7 @@ class Link:
         self._spawn(self._run_opening(self._open_handler, opening), "open")
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None], name: str) -> None:
-        task = self._supervisor.start(coroutine, name)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._supervisor.start(coroutine, name)
 
     async def _run_opening(self, handler: OpenHandler, opening: Opening) -> None:
         try:
@@ -357,10 +366,7 @@ class Link:
             self._closed.set_result(end)
         self._transport.close()
         self._timer = self._loop.call_later(_FLUSH, self._transport.abort)
-        current = asyncio.current_task()
-        for task in self._tasks:
-            if task is not current:
-                task.cancel()
+        self._supervisor.cancel()
 
     def _disconnected(self) -> None:
         if self._timer is not None:

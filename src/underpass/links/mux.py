@@ -49,6 +49,11 @@ __all__ = ["LinkEnd", "Mux", "MuxEvents", "MuxLimits", "MuxStream", "StreamSink"
 
 _MAX_ID: Final = (1 << 32) - 1
 _MAX_CREDIT: Final = (1 << 31) - 1
+_OPEN: Final = int(FrameType.OPEN)
+_ACCEPT: Final = int(FrameType.ACCEPT)
+_WINDOW: Final = int(FrameType.WINDOW)
+_EOF: Final = int(FrameType.EOF)
+_RESET: Final = int(FrameType.RESET)
 Message = RequestMessage | AnswerMessage | FailureMessage | NotifyMessage
 
 
@@ -154,7 +159,7 @@ class Mux:
             return
         if stream_id == 0:
             self._on_link_frame(kind, payload)
-        elif kind == FrameType.OPEN:
+        elif kind == _OPEN:
             self._on_open(stream_id, payload)
         elif (stream := self.streams.get(stream_id)) is None:
             self._stray(stream_id)
@@ -163,24 +168,24 @@ class Mux:
 
     def _on_stream_frame(self, stream: MuxStream, kind: int, payload: bytes) -> None:
         sink = stream.sink
-        if kind == FrameType.WINDOW:
+        if kind == _WINDOW:
             if len(payload) != 4:
                 raise ProtocolError("A window grant carries 4 bytes.", code="bad_payload")
             self._credited(stream, int.from_bytes(payload, "big"))
-        elif kind == FrameType.EOF:
+        elif kind == _EOF:
             if stream.eof_received or stream.opening or payload:
                 raise ProtocolError("A stream was ended out of turn.", code="wrong_state")
             stream.eof_received = True
             if stream.eof_sent:
                 self.drop(stream)
             sink.eof()
-        elif kind == FrameType.RESET:
+        elif kind == _RESET:
             end = decode_payload(EndFrame, payload)
             self.drop(stream)
             sink.reset(end.code, end.message)
         elif not stream.opening:  # ACCEPT and REFUSE answer our OPEN, once
             raise ProtocolError("A stream was answered twice.", code="wrong_state")
-        elif kind == FrameType.ACCEPT:
+        elif kind == _ACCEPT:
             window = decode_payload(AcceptFrame, payload).window
             stream.opening = False
             sink.accepted()

@@ -112,6 +112,8 @@ class SocketStream(BufferedStream, asyncio.Protocol):
         if self._linger is not None:
             self._linger.cancel()
         self._transport.close()
+        if self._error is not None:
+            return
         if exc is None and self._at_eof and self._finished:
             self._lost(StreamReset("The stream is over.", code="closed"))
         else:

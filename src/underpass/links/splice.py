@@ -47,9 +47,9 @@ Pipe = tuple[int, int]
 def can_splice(source: object, target: object) -> bool:
     """Whether bytes from *source* to *target* could be moved in the kernel."""
     return (
-        hasattr(os, "splice")
-        and isinstance(source, SocketStream)
+        isinstance(source, SocketStream)
         and isinstance(target, SocketStream)
+        and hasattr(os, "splice")
         and source.descriptor is not None
         and target.descriptor is not None
     )
