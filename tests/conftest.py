@@ -19,9 +19,13 @@ pytest_plugins = ["tests.services"]
 
 _NEEDS = re.compile(r"needs ([\w.+-]+)'")
 _PACKAGES = {
+    "dig": "bind9-dnsutils",
     "mariadbd": "mariadb-server",
     "initdb": "postgresql",
+    "nc": "netcat-openbsd",
     "nginx": "nginx-light",
+    "psql": "postgresql-client",
+    "redis-cli": "redis-tools",
     "redis-server": "redis-server",
     "sshd": "openssh-server",
     "ssh": "openssh-client",

@@ -201,6 +201,9 @@ class ConfigPush:
             # Only what it has said last counts: if it has lost something, it gets that again.
             about.known = max(0, min(version, about.log.version))
             about.changed.set()
+            _log.debug(
+                "config_known", agent=link.peer.id, version=about.known, newest=about.log.version
+            )
         for mapping_id, state in _states(body).items():
             if mapping_id not in about.log.items:
                 continue
