@@ -54,7 +54,7 @@ class FakeIdentities:
     known: dict[str, Subject] = field(default_factory=lambda: {TOKEN: ADMIN})
     valid: bool = True
 
-    async def identify(self, token: str) -> Known:
+    async def identify(self, token: str, *, guests: bool = False) -> Known:
         if token not in self.known:
             raise Unauthenticated("The login or token is not valid (any more).")
         return Known(self.known[token])

@@ -5,19 +5,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 
 from tests.gateway.gateways import ADMIN, AGENT_ID, FakeEvents
 from underpass.control.access import AgentView
+from underpass.control.guest_quota import PER_GUEST, GuestQuota
 from underpass.control.live import LiveBus
 from underpass.control.subject import Subject
 from underpass.core import metrics
+from underpass.core.clock import SystemClock
 from underpass.core.errors import Conflict, InvalidRequest, NotFound
 from underpass.core.supervisor import Supervisor
 from underpass.gateway.client_streams import ClientStreams, needed_action
+from underpass.gateway.guest_streams import GuestStreams
 from underpass.gateway.registry import LinkRegistry
 from underpass.gateway.router import Router
 from underpass.links.link import Link, Opening, OpenRefused, Peer
@@ -489,3 +492,95 @@ async def _expect_refusal(client: Link) -> str:
     except OpenRefused as error:
         return error.code
     return "opened"
+
+
+GUEST = Subject("guest:1", "guest-1", "guest", ip="192.0.2.1")
+HOST = Subject("guest:2", "guest-2", "guest", ip="192.0.2.2")
+LENT = "tcp:127.0.0.1:3306"
+
+
+class TestGuests:
+    async def test_a_guest_reaches_what_was_lent_and_nothing_else(self) -> None:
+        async with world(FakeAudit()) as here:
+            here.agents.row.allowed_users.append(GUEST.user_id)  # which counts for nothing
+            here.offers.lent.add((GUEST.user_id, AGENT_ID, LENT))
+            client = here.person(GUEST)
+            stream = await client.open(LENT, {"agent": AGENT_ID})
+            stream.write(b"hello")
+            assert await stream.read() == b"hello"
+            for target in ("exec", "udp", "tcp:127.0.0.1:22", "unix:/run/x", LENT + "7"):
+                with pytest.raises(OpenRefused):
+                    await client.open(target, {"agent": AGENT_ID})
+            await stream.write_eof()
+            await until(lambda: here.events.named("stream.closed"))
+
+    async def test_a_guests_connections_are_counted_and_given_back(self) -> None:
+        quota = GuestQuota(SystemClock(), replace(PER_GUEST, connections=1))
+        async with world() as here:
+            here.streams._guests = GuestStreams(quota, {}.get)
+            here.offers.lent.add((GUEST.user_id, AGENT_ID, LENT))
+            client = here.person(GUEST)
+            stream = await client.open(LENT, {"agent": AGENT_ID})
+            with pytest.raises(OpenRefused) as refused:
+                await client.open(LENT, {"agent": AGENT_ID})
+            assert refused.value.code == "guest_connections"
+            await stream.write_eof()
+            assert await stream.read() == b""
+            await until(lambda: not len(here.streams))
+            await (await client.open(LENT, {"agent": AGENT_ID})).close()
+
+    async def test_a_guest_who_has_used_everything_is_cut(self) -> None:
+        quota = GuestQuota(SystemClock(), replace(PER_GUEST, traffic=10))
+        async with world() as here:
+            here.streams._guests = GuestStreams(quota, {}.get)
+            here.offers.lent.add((GUEST.user_id, AGENT_ID, LENT))
+            stream = await here.person(GUEST).open(LENT, {"agent": AGENT_ID})
+            stream.write(b"x" * 20)
+            with pytest.raises(StreamReset) as cut:
+                while await stream.read():
+                    pass
+            assert cut.value.code == "guest_traffic"
+            assert metrics.STREAMS.labels("tcp")._value.get() == 0
+
+    async def test_a_guests_own_link_is_the_machine(self) -> None:
+        async with world(agent=False) as here:
+            eve = Subject("u-3", "eve", "user")
+            here.offers.lent.add(("u-3", HOST.user_id, LENT))
+            client = here.person(eve)
+            with pytest.raises(OpenRefused) as refused:
+                await client.open(LENT, {"agent": HOST.user_id})
+            assert refused.value.code == "agent_unlinked"
+            host = here.person(HOST)
+            host.on_open(here._echo)
+            host.start()
+            stream = await client.open(LENT, {"agent": HOST.user_id})
+            stream.write(b"hello")
+            assert await stream.read() == b"hello"
+            assert here.opened[0][1]["user"] == {"id": "u-3", "username": "eve"}
+            with pytest.raises(OpenRefused):
+                await client.open("exec", {"agent": HOST.user_id})
+            here.offers.lent.clear()
+            await here.streams.recheck()
+            with pytest.raises(StreamReset):
+                await stream.read()
+
+    async def test_nobody_passes_for_a_guests_link(self) -> None:
+        async with Supervisor("t") as supervisor:
+            registry = LinkRegistry(supervisor)
+            assert registry.newest_of(HOST.user_id) is None
+            older, newer = (
+                memory_links(Peer("client", HOST.user_id, "g", None, "1", frozenset()))[1]
+                for _ in range(2)
+            )
+            older.id, newer.id = "l-1", "l-2"
+            for link in (older, newer):
+                registry.add_client(link, HOST)
+            assert registry.newest_of(HOST.user_id) is newer
+            assert registry.newest_of("guest:3") is None
+            await newer.close()
+            assert registry.newest_of(HOST.user_id) is older
+            # An agent of that id, which no enrolment gives, would not be asked.
+            _, agent = memory_links(Peer("agent", "guest:3", "x", None, "1", frozenset()))
+            registry.add_agent(agent)
+            with pytest.raises(Conflict):
+                await Router(registry).open("guest:3", LENT, on_behalf_of=BOB)

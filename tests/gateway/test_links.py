@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -16,6 +17,8 @@ from tests.gateway.gateways import (
     client_identity,
     gateway,
 )
+from underpass.control.guest_quota import PER_ADDRESS, PER_GUEST
+from underpass.control.subject import Subject
 from underpass.core import metrics
 from underpass.core.errors import Conflict
 from underpass.core.supervisor import Supervisor
@@ -23,7 +26,7 @@ from underpass.gateway.registry import LinkRegistry
 from underpass.links.dial import dial
 from underpass.links.link import Link, OpenRefused, Peer
 from underpass.links.memory import memory_links
-from underpass.wire.handshake import Refused
+from underpass.wire.handshake import ClientIdentity, Refused
 
 
 async def until(true: Callable[[], object], timeout: float = 5.0) -> None:
@@ -131,6 +134,41 @@ class TestServer:
             await second.close()
             await until(lambda: node.registry.agent_count == 0)
             assert not node.router.is_linked(AGENT_ID)
+
+    async def test_guests_have_few_links_by_login_and_by_address(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(
+            "underpass.gateway.link_server.PER_ADDRESS", replace(PER_ADDRESS, links=3)
+        )
+        async with gateway() as node:
+            for number in range(4):
+                node.identities.known[f"g-{number}"] = Subject(f"guest:{number}", "g", "guest")
+
+            async def link(token: str) -> Link:
+                made = await dial(node.url, ClientIdentity(token, name="cli"))
+                made.start()
+                return made
+
+            async def refused(token: str) -> None:
+                made = await link(token)
+                async with asyncio.timeout(5):
+                    assert (await made.wait_closed()).code == "busy"
+
+            links = [await link("g-0") for _ in range(PER_GUEST.links)]
+            await until(lambda: node.registry.client_count == PER_GUEST.links)
+            await refused("g-0")
+            links.append(await link("g-1"))
+            await until(lambda: node.registry.client_count == 3)
+            await refused("g-2")
+            links.append(await link(TOKEN))  # people are not concerned
+            await until(lambda: node.registry.client_count == 4)
+            await links[0].close()
+            await until(lambda: node.registry.client_count == 3)
+            links.append(await link("g-2"))
+            await until(lambda: node.registry.client_count == 4)
+            for one in links:
+                await one.close()
 
     async def test_a_claim_without_the_secret_displaces_nobody(self) -> None:
         async with gateway() as node:

@@ -53,6 +53,10 @@ def serve(
     quic: Annotated[
         bool | None, typer.Option("--quic/--no-quic", help="Links on the UDP port, too.")
     ] = None,
+    guests: Annotated[
+        Literal["off", "accept", "all"] | None,
+        typer.Option(help="What people without an account may: use codes, or make them, too."),
+    ] = None,
     config: Annotated[
         Path | None, typer.Option(metavar="FILE", help="YAML settings (UNDERPASS_CONFIG).")
     ] = None,

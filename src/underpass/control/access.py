@@ -75,6 +75,8 @@ def authorise(
             to a plain user, whatever machines they may use.
         shared: the session's owner lets others with the same machine join it.
     """
+    if subject.role == "guest":
+        return _invisible("role:guest")  # guests have codes, and nothing else
     alive = agent is not None and not agent.is_deleted
     if subject.role == "admin":
         if alive or owner_id is not None or action == "admin":

@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from sqlalchemy import delete, select, update
 
+from underpass.control.guest import GUEST_PREFIX
 from underpass.control.live import LiveBus, LiveMessage
 from underpass.control.subject import Role, Subject
 from underpass.control.users import ROLES
 from underpass.core.clock import Clock
-from underpass.core.errors import Unauthenticated
+from underpass.core.errors import Forbidden, Unauthenticated
 from underpass.core.ids import hash_secret
 from underpass.store.db.models import ApiToken, LoginSession, User
 
 if TYPE_CHECKING:
+    from underpass.control.guests import Guests
     from underpass.store.db.database import Database
 
 __all__ = ["API_PREFIX", "LOGIN_PREFIX", "Identities", "Identity"]
@@ -52,9 +54,14 @@ class Identities:
     A change made in this process (topic ``user`` on the bus) is seen at once; one made by another
     node within those two seconds.
 
+    Attributes:
+        guests: whose tokens are guests'; ``None``: nobody's are.
+
     Args:
         idle: seconds after which an unused login ends.
     """
+
+    guests: Guests | None = None
 
     def __init__(self, database: Database, clock: Clock, bus: LiveBus, *, idle: float) -> None:
         self._database = database
@@ -63,16 +70,29 @@ class Identities:
         self._cache: dict[str, tuple[float, Identity]] = {}
         bus.listen(self._on_news)
 
-    async def identify(self, token: str, *, cookie: bool = False) -> Identity:
+    async def identify(self, token: str, *, cookie: bool = False, guests: bool = False) -> Identity:
         """The person behind a login or API token.
 
         Args:
             token: what was sent.
             cookie: it came in the cookie, where an API token has no business.
+            guests: guests will do, too; whoever asks must not give them more than codes.
 
         Raises:
             Unauthenticated: it is unknown, expired, revoked, or its user is disabled; one text.
+            Forbidden: it is a guest's, and they will not do (``guests_may_not``).
         """
+        if token.startswith(GUEST_PREFIX) and not cookie and self.guests is not None:
+            guest = self.guests.identify(token)
+            if guest is not None and not guests:
+                raise Forbidden(
+                    "Guests may only offer and accept with one-time codes.",
+                    code="guests_may_not",
+                    hint="Sign in for anything else.",
+                    details={"rule": "role:guest"},
+                )
+            if guest is not None:
+                return guest
         hashed = hash_secret(token)
         now = self._clock.now()
         cached = self._cache.get(hashed)
@@ -98,6 +118,8 @@ class Identities:
 
     async def still_valid(self, subject: Subject) -> bool:
         """Whether the credential behind *subject* still is what it was; for long-lived sockets."""
+        if subject.role == "guest":
+            return self.guests is not None and self.guests.still_valid(subject)
         now = self._clock.now()
         async with self._database.reading() as db:
             user = await db.get(User, subject.user_id)

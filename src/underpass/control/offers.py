@@ -13,6 +13,9 @@ from underpass.control.access import Action, Decision
 from underpass.control.codes import CodeMaker, canonical_code, new_code
 from underpass.control.events import Events
 from underpass.control.guessing import Guessing
+from underpass.control.guest import is_guest
+from underpass.control.guest_offers import GuestOffers
+from underpass.control.guests import Guests, guest_end
 from underpass.control.live import LiveBus
 from underpass.control.offer import (
     MAX_ACCESS_LIFETIME,
@@ -20,8 +23,9 @@ from underpass.control.offer import (
     checked_lifetime,
     wanted_offer,
 )
+from underpass.control.offer_shelves import OfferShelves
 from underpass.control.offer_store import OfferStore, no_such_offer
-from underpass.control.rate_limits import RateLimits
+from underpass.control.rate_limits import RateLimits, address_key
 from underpass.control.subject import Subject
 from underpass.core.clock import Clock
 from underpass.core.errors import Conflict, Forbidden, NotFound, UnderpassError
@@ -40,8 +44,12 @@ SWEEP_EVERY: Final = 5.0
 """Seconds between looks for what has expired; nothing expired is let in meanwhile."""
 KEEP: Final = 30 * 24 * 3600.0
 """Seconds an offer is shown after its end."""
+NOBODYS: Final = "00000000-0000-0000-0000-000000000000"
+"""In the place of a machine's id where a guest's offer is checked."""
 TRIES: Final = 10
 """Codes a person may try in a minute, from wherever; addresses have their own pauses."""
+GUESTS_OFFERS: Final = 60
+"""Offers that guests at one address may make in an hour."""
 RULE: Final = "offer"
 
 
@@ -70,6 +78,7 @@ class Offers:
         rights: what people may do on them, from the database.
         needed_action: the permission that opening a target needs.
         limits, kv: count the tries of codes.
+        guests: says what guests may; without it there are none.
         make_code: makes the codes.
     """
 
@@ -85,11 +94,15 @@ class Offers:
         needed_action: Callable[[str], Action],
         limits: RateLimits,
         kv: KeyValueStore,
+        guests: Guests | None = None,
         make_id: IdMaker = new_id,
         make_code: CodeMaker = new_code,
     ) -> None:
         self._database = database
-        self._store = OfferStore(database)
+        self._rows = OfferStore(database)
+        self._guests_offers = GuestOffers()
+        self._store = OfferShelves(self._rows, self._guests_offers)
+        self._guests = guests
         self._clock = clock
         self._events = events
         self._bus = bus
@@ -111,6 +124,8 @@ class Offers:
             NotFound, Forbidden: *subject* does not see the machine, or may not open the target.
             TooManyRequests: they have too many offers (``too_many_offers``).
         """
+        if subject.role == "guest":
+            return await self._create_for_guest(subject, fields)
         wanted = wanted_offer(fields)
         needed = self._needed_action(wanted.target)
         try:
@@ -138,13 +153,56 @@ class Offers:
         )
         code = self._make_code()
         async with self._database.session() as db:
-            await self._store.add(db, offer, code)
+            await self._rows.add(db, offer, code)
             await self._events.record(
                 "offer.created", actor=subject, agent_id=offer.agent_id, object_id=offer.id, db=db,
                 details={"target": offer.target, "expires_in": wanted.expires_in,
                          "access_for": wanted.access_for},
             )  # fmt: skip
         return offer, code
+
+    async def _create_for_guest(
+        self, subject: Subject, fields: Fields[str, Any]
+    ) -> tuple[Offer, str]:
+        """Offer what a guest's own link reaches; kept in memory, it ends with the gateway."""
+        if self._guests is None:
+            raise Forbidden("There are no guests here.", code="no_guests")
+        address = address_key(subject.ip)
+        try:
+            self._guests.require_offering()
+            if "target_client_id" in fields:
+                raise Forbidden("Guests have no machines.", code="guests_may_not")
+        except Forbidden as error:
+            await self._events.record(
+                "offer.refused", actor=subject, outcome="denied", rule=error.code
+            )
+            raise
+        wanted = wanted_offer({**fields, "target_client_id": NOBODYS})
+        await self._limits.hit("guest-offer", address, GUESTS_OFFERS, 3600.0)
+        now, until = self._clock.now(), guest_end(subject)
+        offer = Offer(
+            id=self._make_id(),
+            user_id=subject.user_id,
+            username=subject.username,
+            agent_id=subject.user_id,
+            machine=subject.username,
+            target=wanted.target,
+            access_seconds=min(wanted.access_for, until - now),
+            created_at=now,
+            ends_at=min(now + wanted.expires_in, until),
+        )
+        code = self._make_code()
+        self._guests_offers.add(offer, code, address=address, until=until)
+        await self._events.record(
+            "offer.created", actor=subject, object_id=offer.id,
+            details={"target": offer.target, "expires_in": wanted.expires_in,
+                     "access_for": wanted.access_for, "guest": True},
+        )  # fmt: skip
+        return offer, code
+
+    def guest_address(self, guest_id: str) -> str | None:
+        """What counts as the address of a guest who offers."""
+        return self._guests_offers.address_of(guest_id)
 
     async def accept(self, subject: Subject, typed: str, wanted_for: object = None) -> Offer:
         """Exchange a code for access; of two at once, one gets it.
@@ -161,12 +219,16 @@ class Offers:
         most = MAX_ACCESS_LIFETIME
         longest = checked_lifetime("expires_in", wanted_for, most, most)
         await self._limits.hit("offer-accept", subject.user_id, TRIES, 60.0)
+        if subject.role == "guest":  # a new login is no new try
+            await self._limits.hit("offer-accept-guests", address_key(subject.ip), TRIES, 60.0)
         await self._guessing.check("offer", subject.ip)
         code = canonical_code(typed)
         offer = None if code is None else await self._store.by_code(code)
         if offer is None or not await self._still_may(offer):
             raise await self._refused(subject, offer)
         now, seconds = self._clock.now(), min(offer.access_seconds, longest)
+        if subject.role == "guest":
+            seconds = min(seconds, guest_end(subject) - now)
         async with self._database.session() as db:
             taken = await self._store.take(
                 db, offer, user_id=subject.user_id, username=subject.username, now=now,
@@ -213,7 +275,7 @@ class Offers:
             NotFound: it does not exist, or not for them.
         """
         offer = await self._store.get(offer_id)
-        if subject.role == "user" and not offer.concerns(subject.user_id):
+        if not (subject.sees_all or offer.concerns(subject.user_id)):
             raise no_such_offer()
         return offer
 
@@ -226,7 +288,7 @@ class Offers:
             running: only those that are neither over nor revoked.
         """
         return await self._store.page(
-            of=subject.user_id if subject.role == "user" else None,
+            of=None if subject.sees_all else subject.user_id,
             running_at=self._clock.now() if running else None,
             offset=offset,
             limit=limit,
@@ -253,7 +315,7 @@ class Offers:
         """Mark what has expired, and forget what is long over; how many expired."""
         now = self._clock.now()
         ended = [await self._end(offer, "expired", None) for offer in await self._store.due(now)]
-        await self._store.forget(now - KEEP)
+        await self._store.forget(now, KEEP)
         return sum(ended)
 
     async def watch(self) -> None:
@@ -284,6 +346,8 @@ class Offers:
 
     async def _still_may(self, offer: Offer) -> bool:
         """Whether who offers may still open the target themselves."""
+        if is_guest(offer.user_id):  # their own machine; the gateway may have changed its mind
+            return self._guests is not None and self._guests.mode == "all"
         action = self._needed_action(offer.target)
         _, decision = await self._rights.decide(offer.user_id, offer.agent_id, action)
         return decision.allowed

@@ -234,9 +234,9 @@ class SignIn:
             )
         self._announce(subject.user_id, "signed_out", credential_id=subject.credential_id)
 
-    async def identify(self, token: str, *, cookie: bool = False) -> Identity:
+    async def identify(self, token: str, *, cookie: bool = False, guests: bool = False) -> Identity:
         """:meth:`Identities.identify`."""
-        return await self.identities.identify(token, cookie=cookie)
+        return await self.identities.identify(token, cookie=cookie, guests=guests)
 
     async def still_valid(self, subject: Subject) -> bool:
         """:meth:`Identities.still_valid`."""

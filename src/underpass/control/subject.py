@@ -7,7 +7,8 @@ from typing import Literal
 
 __all__ = ["Role", "Subject"]
 
-Role = Literal["admin", "auditor", "user"]
+Role = Literal["admin", "auditor", "user", "guest"]
+"""``guest``: nobody's account, good for one-time codes alone (``control.guest``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +18,7 @@ class Subject:
     Attributes:
         user_id: the user's id.
         username: for logs, events and tickets.
-        role: ``admin``, ``auditor`` or ``user``.
+        role: ``admin``, ``auditor``, ``user`` or ``guest``.
         via: how they proved it: ``session`` (cookie), ``token`` (API token or bearer login).
         credential_id: id of the login session or API token row, so that revoking it can be traced.
         ip: where the request came from, after trusted proxies.
@@ -29,6 +30,11 @@ class Subject:
     via: Literal["session", "token"] = "session"
     credential_id: str = ""
     ip: str | None = None
+
+    @property
+    def sees_all(self) -> bool:
+        """Whether other people's things are shown to them."""
+        return self.role in {"admin", "auditor"}
 
     @property
     def is_admin(self) -> bool:

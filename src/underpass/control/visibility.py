@@ -44,7 +44,7 @@ class LiveVisibility:
 
     async def shown(self, message: LiveMessage) -> LiveMessage | None:
         """*message* as this person may hear it, or ``None``."""
-        if message.topic not in TOPICS:
+        if message.topic not in TOPICS or self._subject.role == "guest":
             return None
         if message.topic == RESYNC:
             await self.start()

@@ -97,6 +97,9 @@ class GatewaySettings(BaseSettings):
     event_retention: float = Field(default=365 * 86400, ge=3600)
     """Events older than this are forgotten."""
 
+    guests: Literal["off", "accept", "all"] = "off"
+    """What people without an account may: nothing, use one-time codes, or make them, too."""
+
     # Terminals
     terminal_grace: float = Field(default=600, ge=0, le=7 * 86400)
     """How long a shell lives with nobody attached."""
@@ -118,7 +121,9 @@ class GatewaySettings(BaseSettings):
 
     # Mappings
     max_mappings_per_user: int = Field(default=100, ge=1, le=100_000)
-    """Mappings one person may have, disabled ones included."""
+    """Mappings one person may have, disabled ones included, whose quota says nothing of it."""
+    default_quota: dict[str, int | None] = Field(default_factory=dict)
+    """What people may use for whom nobody has set anything else, e.g. ``max_mappings: 5``."""
 
     # Limits
     max_body: int = Field(default=1024 * 1024, ge=1024, le=1 << 30)

@@ -31,10 +31,12 @@ import structlog
 
 from underpass.control.access import Action, AgentView, authorise, require
 from underpass.control.events import Events
+from underpass.control.guest_quota import GuestQuota
 from underpass.control.live import LiveBus, LiveMessage
 from underpass.control.mapping import Limits
 from underpass.control.subject import Subject
 from underpass.core import metrics
+from underpass.core.clock import SystemClock
 from underpass.core.errors import (
     Conflict,
     Forbidden,
@@ -46,6 +48,7 @@ from underpass.core.supervisor import Supervisor
 from underpass.gateway.entrypoints.allowance import Allowance
 from underpass.gateway.entrypoints.allowances import Allowances
 from underpass.gateway.entrypoints.shape import Shape
+from underpass.gateway.guest_streams import GuestPassage, GuestStreams
 from underpass.gateway.router import CarrierChoice, Router
 from underpass.links.link import Link, Opening
 from underpass.links.relay import RelayResult, Tap, relay
@@ -133,6 +136,7 @@ class ClientStreams:
         bus: what makes a re-check come at once (topics ``user``, ``agent`` and ``offer``).
         exec_audit: keeps the record of programs; without it ``exec`` is refused.
         offers: asked where a person's own permission does not suffice.
+        guests: holds guests' streams to what guests may use.
         allowances: what people's tunnels may use; without it as much as they like.
         recheck: seconds between two re-checks.
 
@@ -148,6 +152,7 @@ class ClientStreams:
         bus: LiveBus,
         exec_audit: ExecAuditor | None = None,
         offers: OffersLike | None = None,
+        guests: GuestStreams | None = None,
         allowances: Allowances | None = None,
         recheck: float = RECHECK,
     ) -> None:
@@ -157,6 +162,7 @@ class ClientStreams:
         self._bus = bus
         self._exec_audit = exec_audit
         self._offers = offers
+        self._guests = guests or GuestStreams(GuestQuota(SystemClock()), lambda _guest_id: None)
         self._allowances = allowances
         self._recheck = recheck
         self._supervisor = Supervisor("client streams")
@@ -224,7 +230,8 @@ class ClientStreams:
             if kind == "exec":
                 await self._run_exec(opening, current, row)
             else:
-                await self._forward(opening, current, target, rule)
+                with self._guests.passing(subject, agent_id, current.cut) as passage:
+                    await self._forward(opening, current, target, rule, passage)
         finally:
             self._open.discard(current)
             metrics.STREAMS.labels(kind).dec()
@@ -237,11 +244,14 @@ class ClientStreams:
             return None
         return await self._offers.allows(subject, agent_id, target, starting=starting)
 
-    async def _forward(self, opening: Opening, current: _Open, target: str, rule: str) -> None:
+    async def _forward(
+        self, opening: Opening, current: _Open, target: str, rule: str, passage: GuestPassage
+    ) -> None:
         meta = _unseen(opening.meta)
         resumed = _is_resumed(meta)
         try:
-            if self._allowances is not None:
+            # Guests are no people with quotas; what they may use is in ``guest_streams``.
+            if self._allowances is not None and current.subject.role != "guest":
                 current.allowance = self._allowances.of(current.subject.user_id)
                 await current.allowance.require()
             remote = await self._router.open(
@@ -258,7 +268,7 @@ class ClientStreams:
         self._record(event, current.subject, current.agent_id, target, rule=rule)
         if resumed:
             metrics.STREAM_RESUMES.labels(target.partition(":")[0]).inc()
-        result = await self._relay(opening, current, remote, None)
+        result = await self._relay(opening, current, passage.around(remote), passage.tap)
         self._record(
             "stream.closed", current.subject, current.agent_id, target,
             sent=result.a_to_b, received=result.b_to_a,

@@ -15,6 +15,7 @@ import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from underpass.control.events import Events
+from underpass.control.guest_quota import PER_ADDRESS, PER_GUEST
 from underpass.control.live import LiveBus
 from underpass.control.rate_limits import address_key
 from underpass.control.subject import Subject
@@ -51,7 +52,7 @@ class AgentSecretsLike(Protocol):
 class IdentitiesLike(Protocol):
     """Where people's tokens are looked up (``control.sign_in.SignIn``)."""
 
-    async def identify(self, token: str) -> Any: ...
+    async def identify(self, token: str, *, guests: bool = False) -> Any: ...
 
 
 class LinkServer:
@@ -187,6 +188,9 @@ class LinkServer:
         if link.peer.role == "agent":
             self.registry.add_agent(link)
             self._supervisor.start(self._still_enrolled(link), "still enrolled")
+        elif not self._has_room(admission.context):
+            await link.close("busy", "Guests may not have so many links.")
+            return
         else:
             self.registry.add_client(link, admission.context)
             if self._serve_client is not None:
@@ -202,6 +206,17 @@ class LinkServer:
             "link_down", role=link.peer.role, id=link.peer.id, name=link.peer.name,
             code=end.code, reason=end.message,
         )  # fmt: skip
+
+    def _has_room(self, subject: Subject) -> bool:
+        """Whether this person may have another link; guests have few, by login and address."""
+        if subject.role != "guest":
+            return True
+        address, mine, here = address_key(subject.ip), 0, 0
+        for client in self.registry.clients():
+            if client.subject.role == "guest":
+                mine += client.subject.user_id == subject.user_id
+                here += address_key(client.subject.ip) == address
+        return mine < PER_GUEST.links and here < PER_ADDRESS.links
 
     async def _still_enrolled(self, link: Link) -> None:
         """End the link of a machine that was deleted during its handshake.
@@ -287,7 +302,7 @@ class _Doorkeeper:
         return Admission(claim.id, name, self._agent_settings)
 
     async def admit_client(self, claim: Claim, address: str | None) -> Admission:
-        subject: Subject = (await self._identities.identify(claim.token or "")).subject
+        subject: Subject = (await self._identities.identify(claim.token or "", guests=True)).subject
         seen = Subject(
             user_id=subject.user_id,
             username=subject.username,

@@ -82,6 +82,13 @@ class LinkRegistry:
         """All clients' links."""
         return iter(tuple(self._clients.values()))
 
+    def newest_of(self, user_id: str) -> Link | None:
+        """The link a person made last, of those that live."""
+        for client in reversed(self._clients.values()):
+            if client.subject.user_id == user_id and not client.link.closed:
+                return client.link
+        return None
+
     def subject_of(self, link: Link) -> Subject | None:
         """Whose client link *link* is."""
         client = self._clients.get(link.id)

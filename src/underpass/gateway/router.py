@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from underpass.control.guest import is_guest
 from underpass.control.subject import Subject
 from underpass.core import metrics
 from underpass.core.errors import Conflict, UnderpassError
@@ -107,7 +108,10 @@ class Router:
         return await self._link(agent_id).request(kind, body, timeout)
 
     def _link(self, agent_id: str) -> Link:
-        link = self._registry.agent(agent_id)
+        if is_guest(agent_id):  # their command serves its own link (``cli/guest_host.py``)
+            link = self._registry.newest_of(agent_id)
+        else:
+            link = self._registry.agent(agent_id)
         if link is None or link.going_away:
             raise Conflict(
                 "The machine has no link to the gateway right now.",
@@ -117,7 +121,7 @@ class Router:
         return link
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Opening:
     """What is to be opened, whichever way."""
 

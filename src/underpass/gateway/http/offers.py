@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from underpass.control.offer import Offer, offer_record
 from underpass.gateway.http.envelope import REFUSALS, Envelope, Page, Paging, ok, page
-from underpass.gateway.http.security import Caller
+from underpass.gateway.http.security import CodeHolder
 from underpass.gateway.services import services_of
 
 __all__ = ["router"]
@@ -65,7 +65,9 @@ class OfferAsked(BaseModel):
     )
 
     protocol: str = Field("tcp", json_schema_extra={"enum": ["tcp", "unix"]})
-    target_client_id: str = Field(description="The machine's id.")
+    target_client_id: str | None = Field(
+        None, description="The machine's id; guests leave it out: their own command is the machine."
+    )
     target_host: str | None = Field(None, description="As the machine sees it; 127.0.0.1.")
     target_port: int | None = None
     target_path: str | None = Field(None, description="The socket, for `unix`.")
@@ -124,11 +126,12 @@ class OfferMade(OfferBody):
 @router.get("", response_model=Envelope[Page[OfferBody]], summary="List offers")
 async def index(
     request: Request,
-    caller: Caller,
+    caller: CodeHolder,
     paging: Paging,
     running: Annotated[bool, Query(description="Only what is not over.")] = False,
 ) -> Any:
-    """What you made or accepted, newest first; everybody's, for admins and auditors."""
+    """What you made or accepted, guests' offers first, each newest first; everybody's, for admins
+    and auditors."""
     offers, total = await services_of(request).offers.page(
         caller, offset=paging.offset, limit=paging.page_size, running=running
     )
@@ -137,10 +140,11 @@ async def index(
 
 
 @router.post("", response_model=Envelope[OfferMade], summary="Offer a target")
-async def create(body: OfferAsked, request: Request, caller: Caller) -> Any:
+async def create(body: OfferAsked, request: Request, caller: CodeHolder) -> Any:
     """Make a code for one target of a machine the caller may forward to. It works once.
 
-    Whoever accepts it may open that target, as long as the caller may themselves.
+    Whoever accepts it may open that target, as long as the caller may themselves. Guests, where
+    they may offer, lend what their own link reaches, as long as it is up.
     """
     wanted = body.model_dump(exclude_unset=True)
     offer, code = await services_of(request).offers.create(caller, wanted)
@@ -148,7 +152,7 @@ async def create(body: OfferAsked, request: Request, caller: Caller) -> Any:
 
 
 @router.post("/accept", response_model=Envelope[OfferBody], summary="Accept an offer")
-async def accept(body: AcceptAsked, request: Request, caller: Caller) -> Any:
+async def accept(body: AcceptAsked, request: Request, caller: CodeHolder) -> Any:
     """Exchange a code for the caller's own access to the target, opened over their link.
 
     Wrong, used, expired and revoked codes get the same 404, and tries become slow.
@@ -158,13 +162,13 @@ async def accept(body: AcceptAsked, request: Request, caller: Caller) -> Any:
 
 
 @router.get("/{offer_id}", response_model=Envelope[OfferBody], summary="Read an offer")
-async def read(offer_id: OfferId, request: Request, caller: Caller) -> Any:
+async def read(offer_id: OfferId, request: Request, caller: CodeHolder) -> Any:
     """One offer that the caller made or accepted."""
     return ok(_record(request, await services_of(request).offers.get(caller, offer_id)))
 
 
 @router.delete("/{offer_id}", response_model=Envelope[OfferBody], summary="Revoke an offer")
-async def revoke(offer_id: OfferId, request: Request, caller: Caller) -> Any:
+async def revoke(offer_id: OfferId, request: Request, caller: CodeHolder) -> Any:
     """End an offer: the code is void, what is open through it is cut. Twice is fine."""
     return ok(_record(request, await services_of(request).offers.revoke(caller, offer_id)))
 

@@ -25,6 +25,7 @@ __all__ = [
     "Admin",
     "Auditor",
     "Caller",
+    "CodeHolder",
     "address_of",
     "admin",
     "auditor",
@@ -49,12 +50,15 @@ _DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
-async def authenticate(connection: HTTPConnection) -> Subject:
+async def authenticate(connection: HTTPConnection, *, guests: bool = False) -> Subject:
     """The person behind *connection*, from ``Authorization: Bearer`` or else the login cookie.
 
     A cookie alone never suffices where a foreign page could have sent it: WebSockets and writes
     need an Origin that is ours, writes also the CSRF token. A bearer token cannot be sent by a
     foreign page, so it may come without an Origin; with a foreign one it is refused all the same.
+
+    Args:
+        guests: guests will do, too (:data:`CodeHolder`); anywhere else they get 403.
 
     Raises:
         Unauthenticated: no credential, or one that is unknown, expired, revoked or disabled.
@@ -66,7 +70,7 @@ async def authenticate(connection: HTTPConnection) -> Subject:
     writes = socket or connection.scope["method"] not in SAFE_METHODS
     token = bearer_of(connection)
     if token is not None:
-        identity = await services.sign_in.identify(token)
+        identity = await services.sign_in.identify(token, guests=guests)
         if writes and "origin" in connection.headers:
             check_origin(connection)
         via = "token"
@@ -102,6 +106,11 @@ async def caller(connection: HTTPConnection) -> Subject:
     return await authenticate(connection)
 
 
+async def code_holder(connection: HTTPConnection) -> Subject:
+    """Dependency: whoever is signed in, or a guest."""
+    return await authenticate(connection, guests=True)
+
+
 async def admin(connection: HTTPConnection) -> Subject:
     """Dependency: an admin, else 403."""
     subject = await authenticate(connection)
@@ -119,6 +128,8 @@ async def auditor(connection: HTTPConnection) -> Subject:
 
 
 Caller = Annotated[Subject, Depends(caller)]
+CodeHolder = Annotated[Subject, Depends(code_holder)]
+"""Only for what guests may do: one-time codes."""
 Admin = Annotated[Subject, Depends(admin)]
 Auditor = Annotated[Subject, Depends(auditor)]
 
