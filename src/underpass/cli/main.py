@@ -36,6 +36,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "socks": ("socks", "Be a SOCKS5 and HTTP proxy whose connections leave at a machine."),
     "expose": ("expose", "Make a port of this machine reachable at the gateway, until Ctrl-C."),
     "mappings": ("mappings", "List, make and change what comes in here and goes out there."),
+    "quota": ("quota", "Show and set what a person may use, and has used."),
     "offer": ("offer", "Lend a port of this machine to one person, with a one-time code."),
     "accept": ("accept", "Make what somebody offered with a code a local port."),
     "offers": ("offers", "List and revoke what was lent with one-time codes."),

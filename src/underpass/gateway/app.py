@@ -21,8 +21,10 @@ from underpass.gateway.http import (
     join_tokens,
     links,
     live,
+    mapping_lists,
     mappings,
     offers,
+    quotas,
     recordings,
     sessions,
     setup,
@@ -57,6 +59,8 @@ ROUTERS: Final = (
     sessions,
     recordings,
     mappings,
+    mapping_lists,
+    quotas,
     offers,
     links,
 )
@@ -77,6 +81,7 @@ _TAGS: Final = [
     {"name": "sessions", "description": "Terminal sessions, live and over."},
     {"name": "recordings", "description": "What the terminals showed."},
     {"name": "mappings", "description": "What comes in at a port here goes out at a machine."},
+    {"name": "quotas", "description": "What people may use, and have used."},
     {"name": "offers", "description": "A target lent to whoever has a code, once."},
     {"name": "health", "description": "For monitoring, and for whoever is about to connect."},
 ]

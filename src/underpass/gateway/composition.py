@@ -17,11 +17,14 @@ from underpass.control.live import LiveBus
 from underpass.control.mapping_orphans import MappingOrphans
 from underpass.control.mappings import Mappings
 from underpass.control.metric_history import MetricHistory
+from underpass.control.monthly_traffic import MonthlyTraffic
 from underpass.control.nonces import Nonces
 from underpass.control.offers import Offers
 from underpass.control.passwords import Passwords
 from underpass.control.port_leases import DEFAULT_PORTS, PortRules
 from underpass.control.presence import Presence
+from underpass.control.quota import Quota, checked_limits
+from underpass.control.quotas import Quotas
 from underpass.control.rate_limits import RateLimits
 from underpass.control.recordings import Recordings
 from underpass.control.sessions import Sessions
@@ -31,12 +34,14 @@ from underpass.control.signed_requests import SignedRequests
 from underpass.control.tickets import Tickets
 from underpass.control.users import Users
 from underpass.core.clock import Clock
+from underpass.core.errors import InvalidRequest
 from underpass.core.settings import GatewaySettings, SettingsError
 from underpass.core.supervisor import Supervisor
 from underpass.gateway.agent_streams import AgentStreams
 from underpass.gateway.client_streams import ClientStreams, needed_action
 from underpass.gateway.entrypoints.admission import AddressRules, Places
 from underpass.gateway.declaration_desk import DeclarationDesk
+from underpass.gateway.entrypoints.allowances import Allowances
 from underpass.gateway.entrypoints.entry_point import MAX_CONNECTIONS, MAX_FLOWS, Surroundings
 from underpass.gateway.entrypoints.permission import OwnerRights
 from underpass.gateway.entrypoints.refusals import Refusals
@@ -99,6 +104,7 @@ async def compose(
             stack.callback(passwords.close)
         _compose_people(services, passwords)
         _compose_machines(services)
+        _compose_quotas(services)
         _compose_mappings(services)
         _compose_terminals(services)
         connect_machines(services)
@@ -173,6 +179,18 @@ def _compose_machines(services: Services) -> None:
     )
 
 
+def _compose_quotas(services: Services) -> None:
+    database, clock, events = services.database, services.clock, services.events
+    try:
+        defaults = Quota().with_limits(checked_limits(services.settings.default_quota))
+    except InvalidRequest as error:
+        raise SettingsError(f"Bad setting default_quota.{error.message}") from None
+    services.quotas = Quotas(database, clock, events=events, bus=services.bus, defaults=defaults)
+    services.allowances = Allowances(
+        services.quotas, MonthlyTraffic(database, clock, events), clock, services.bus
+    )
+
+
 def _compose_mappings(services: Services) -> None:
     settings = services.settings
     services.mappings = Mappings(
@@ -186,6 +204,7 @@ def _compose_mappings(services: Services) -> None:
             settings.public_ports or DEFAULT_PORTS, lambda: services.port or settings.port
         ),
         max_per_user=settings.max_mappings_per_user,
+        quotas=services.quotas,
         default_bind=settings.host,
     )
     rights = OwnerRights(services.users, services.agents, services.clock, services.bus)
@@ -197,6 +216,7 @@ def _compose_mappings(services: Services) -> None:
         connections=Places(MAX_CONNECTIONS),
         flows=Places(MAX_FLOWS),
         balancers=AddressRules(settings.trusted_proxies) if settings.trusted_proxies else None,
+        allowances=services.allowances,
     )
     services.tunnels = services.mappings.entry_points = Tunnels(
         services.mappings,
@@ -306,6 +326,7 @@ def _compose_links(services: Services) -> None:
             clock=services.clock,
         ),
         offers=services.offers,
+        allowances=services.allowances,
     )
     services.terminals.end_program = services.client_streams.end_program
     services.link_server = LinkServer(

@@ -140,7 +140,9 @@ class Gateway:
         # say goodbye over UDP, too.
         stack.push_async_callback(self._stop_quic)
         stack.push_async_callback(services.link_server.stop)
+        stack.push_async_callback(services.allowances.stop)  # when nothing passes any more
         stack.push_async_callback(services.client_streams.stop)
+        await services.allowances.start()
         await services.presence.load()
         await services.terminals.start()
         app = make_app(services)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from underpass.control.nonces import Nonces
     from underpass.control.offers import Offers
     from underpass.control.presence import Presence
+    from underpass.control.quotas import Quotas
     from underpass.control.rate_limits import RateLimits
     from underpass.control.recordings import Recordings
     from underpass.control.sessions import Sessions
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from underpass.control.signed_requests import SignedRequests
     from underpass.control.users import Users
     from underpass.gateway.client_streams import ClientStreams
+    from underpass.gateway.entrypoints.allowances import Allowances
     from underpass.gateway.link_server import LinkServer
     from underpass.gateway.registry import LinkRegistry
     from underpass.gateway.router import Router
@@ -82,6 +84,8 @@ class Services:
     presence: Presence = _UNSET
     sessions: Sessions = _UNSET
     recordings: Recordings = _UNSET
+    quotas: Quotas = _UNSET
+    allowances: Allowances = _UNSET
     mappings: Mappings = _UNSET
     tunnels: Tunnels = _UNSET
     offers: Offers = _UNSET

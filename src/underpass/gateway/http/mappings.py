@@ -10,11 +10,21 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from underpass.control.mapping import Mapping, mapping_record, mapping_stats
 from underpass.control.mapping_list import SORTABLE, MappingFilter
-from underpass.gateway.http.envelope import REFUSALS, Envelope, Nothing, Page, Paging, ok, page
+from underpass.control.subject import Subject
+from underpass.gateway.http.envelope import (
+    REFUSALS,
+    Envelope,
+    Nothing,
+    Page,
+    PageQuery,
+    Paging,
+    ok,
+    page,
+)
 from underpass.gateway.http.security import Caller, origin_of
 from underpass.gateway.services import services_of
 
-__all__ = ["router"]
+__all__ = ["MappingBody", "listed", "router"]
 
 router = APIRouter(prefix="/api/v1/mappings", tags=["mappings"], responses=REFUSALS)
 
@@ -278,9 +288,17 @@ async def index(  # noqa: PLR0917 - the query's parameters
     group: Annotated[str | None, Query(max_length=64)] = None,
 ) -> Any:
     """Your own; everybody's, for admins and auditors. ``q`` looks into name, target and id."""
+    wanted = MappingFilter(protocol, status, client_id, user_id, group, paging.q)
+    return await listed(request, caller, paging, wanted)
+
+
+async def listed(
+    request: Request, caller: Subject, paging: PageQuery, wanted: MappingFilter
+) -> dict[str, Any]:
+    """The answer with one page of the mappings that *caller* may see."""
     mappings, total = await services_of(request).mappings.page(
         caller,
-        MappingFilter(protocol, status, client_id, user_id, group, paging.q),
+        wanted,
         offset=paging.offset,
         limit=paging.page_size,
         order=paging.order(set(SORTABLE), "-created_at"),
