@@ -47,6 +47,13 @@ def test_policy_file(tmp_path: Path) -> None:
     assert given.policy_file == tmp_path / "other.yaml"
 
 
+def test_the_file_of_declared_mappings_is_known_before_it_is_there(tmp_path: Path) -> None:
+    settings = AgentSettings.load(state=str(tmp_path))
+    assert settings.config_file == tmp_path / "underpass.yaml"
+    given = AgentSettings.load(state=str(tmp_path), config=str(tmp_path / "other.yaml"))
+    assert given.config_file == tmp_path / "other.yaml"
+
+
 def test_labels_from_flags() -> None:
     settings = AgentSettings.load(labels=["a=1", "b=x=y"], name="web-1")
     assert settings.labels == {"a": "1", "b": "x=y"}

@@ -76,11 +76,12 @@ def test_the_service_runs_what_was_asked_for() -> None:
 
     words = service_command(
         server="https://gw", fingerprint=None, state=Path("/var/lib/underpass"), name="db 1",
-        label=["a=b"], policy=Path("/etc/p.yaml"), transport=None, mode="poll",
+        label=["a=b"], policy=Path("/etc/p.yaml"), config=Path("/etc/u.yaml"), transport=None,
+        mode="poll",
     )  # fmt: skip
     assert words[words.index("agent") :] == [
         "agent", "--state", "/var/lib/underpass", "--server", "https://gw", "--name", "db 1",
-        "--policy", "/etc/p.yaml", "--mode", "poll", "--label", "a=b",
+        "--policy", "/etc/p.yaml", "--config", "/etc/u.yaml", "--mode", "poll", "--label", "a=b",
     ]  # fmt: skip
 
 

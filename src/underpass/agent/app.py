@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any, Final
 
 import structlog
 
 from underpass.agent.corrected_clock import CorrectedClock
+from underpass.agent.declaring import Declaring
 from underpass.agent.enrolment import EnrolmentRefused, enrol
 from underpass.agent.facts import Facts
 from underpass.agent.heartbeat import Heartbeat, MachineUnknown
@@ -39,6 +41,7 @@ from underpass.core.settings import SettingsError
 from underpass.links.carriers.holder import Carriers
 from underpass.links.carriers.pool import FEATURE as DEDICATED
 from underpass.links.carriers.preface import carrier_key
+from underpass.links.dial import GatewayAddress
 from underpass.links.link import Link
 from underpass.wire.handshake import AgentIdentity, Established, Refused
 
@@ -79,6 +82,9 @@ async def run_agent(
         agent = Agent(settings, ready=ready, clock=clock)
         if stop is None:  # the process is ours
             settle()
+        hangups = contextlib.ExitStack()
+        if stop is None:
+            hangups.enter_context(_at_hangup(agent.reread))
         try:
             async with asyncio.TaskGroup() as group:
                 working = group.create_task(agent.run())
@@ -93,6 +99,7 @@ async def run_agent(
         except* UnderpassError as failures:
             failure = failures.exceptions[0]
         finally:
+            hangups.close()
             await agent.close()
     raise failure
 
@@ -140,6 +147,9 @@ class Agent:
             _openers(self.policy, self._host, self._resumables, Identity(self._state.private_key))
         )
         self._listeners = Listeners(self.policy)
+        self._declaring = Declaring(
+            settings.config_file, host=GatewayAddress.parse(server).host, clock=clock
+        )
         self._keeper: LinkKeeper | None = None
         self._carriers = Carriers()
         self._forgotten = False
@@ -173,6 +183,10 @@ class Agent:
                 self._forget("The gateway does not take our secret any more.")
             except MachineUnknown as error:
                 self._forget(str(error))
+
+    def reread(self) -> None:
+        """Read the file with the declared mappings again (SIGHUP)."""
+        self._declaring.reread()
 
     async def end_streams(self) -> None:
         """End every terminal and resumable stream, and tell who is attached."""
@@ -223,6 +237,8 @@ class Agent:
 
     async def _work(self) -> None:
         if self._settings.mode == "poll":
+            if self._settings.config_file.exists():
+                _log.warning("declared_mappings_need_a_link", file=str(self._settings.config_file))
             loop = PollLoop(
                 self._host,
                 self._http.signed_get,
@@ -246,7 +262,12 @@ class Agent:
         )
         try:
             async with Carriers() as self._carriers:
-                await _all(self._heartbeat.run(), self._keeper.run(), self._listeners.run())
+                await _all(
+                    self._heartbeat.run(),
+                    self._keeper.run(),
+                    self._listeners.run(),
+                    self._declaring.run(),
+                )
         finally:
             self._keeper = None
 
@@ -264,10 +285,12 @@ class Agent:
         link.on_control("session.terminate", self._terminate)
         link.on_control("metrics", self._metrics)
         self._listeners.prepare(link)
+        self._declaring.prepare(link)
 
     async def _linked(self, link: Link) -> None:
         await self._announce(link)
         await self._listeners.linked(link)
+        self._declaring.linked(link)
         self._say_ready()
         await self._heartbeat.beat()
 
@@ -347,3 +370,19 @@ async def _stopping(stop: asyncio.Event | None) -> AsyncIterator[asyncio.Event]:
     finally:
         for number in taken:
             loop.remove_signal_handler(number)
+
+
+@contextlib.contextmanager
+def _at_hangup(call: Callable[[], None]) -> Iterator[None]:
+    """Have SIGHUP mean *call*; on a terminal it goes on meaning that the terminal is gone."""
+    loop = asyncio.get_running_loop()
+    taken = False
+    if not os.isatty(0):
+        with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
+            loop.add_signal_handler(signal.SIGHUP, call)
+            taken = True
+    try:
+        yield
+    finally:
+        if taken:
+            loop.remove_signal_handler(signal.SIGHUP)

@@ -10,12 +10,11 @@ from typing import Any, Final, get_args
 import yaml
 
 from underpass.agent.policy import LOOPBACK, Kind, Policy, Rule, is_plain
+from underpass.agent.yaml_text import MAX_FILE, compose, line_of
 from underpass.core.errors import InvalidRequest
 
 __all__ = ["MAX_FILE", "PolicyError", "load_policy", "parse_policy"]
 
-MAX_FILE: Final = 256 << 10
-"""Bytes of a policy file at most."""
 _PORT_KINDS: Final = frozenset({"tcp", "udp", "listen"})
 _LISTS: Final = {
     "hosts": _PORT_KINDS,
@@ -56,17 +55,7 @@ def parse_policy(data: bytes | str, own_login: str = "self", source: str = "poli
     Raises:
         PolicyError: with *source*, the line and what is wrong.
     """
-    if len(data) > MAX_FILE:
-        raise PolicyError(f"{source} is larger than {MAX_FILE} bytes.")
-    try:
-        text = data.decode() if isinstance(data, bytes) else data
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-    except UnicodeDecodeError:
-        raise PolicyError(f"{source} is not UTF-8 text.") from None
-    except (yaml.YAMLError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark is not None else ""
-        raise PolicyError(f"{source}{line}: this is not valid YAML.") from None
+    root = compose(data, source, PolicyError)
     if root is None:
         return Policy(allow=(), own_login=own_login)
     reader = _Reader(source)
@@ -89,7 +78,7 @@ class _Reader:
         self._source = source
 
     def fail(self, node: yaml.Node, text: str) -> PolicyError:
-        return PolicyError(f"{self._source}, line {node.start_mark.line + 1}: {text}")
+        return PolicyError(f"{self._source}, line {line_of(node)}: {text}")
 
     def mapping(self, node: yaml.Node, what: str, known: set[str]) -> dict[str, yaml.Node]:
         if not isinstance(node, yaml.MappingNode):
@@ -142,7 +131,7 @@ class _Reader:
             ports = self.ports(fields["ports"])
         networks, names = self.hosts(lists["hosts"]) if "hosts" in lists else (None, None)
         return Rule(
-            name=f"{what} (line {node.start_mark.line + 1})",
+            name=f"{what} (line {line_of(node)})",
             kind=kind,  # type: ignore[arg-type]  # checked above
             networks=networks,
             names=names,

@@ -52,6 +52,9 @@ class AgentSettings(BaseSettings):
     """What the machine says of itself; shown, never a reason to allow anything."""
     policy: Path | None = None
     """The policy file; default: ``policy.yaml`` in the state directory if there is one."""
+    config: Path | None = None
+    """The file that declares mappings; default: ``underpass.yaml`` in the state directory, as soon
+    as there is one."""
     transport: Literal["auto", "tcp", "websocket", "quic"] = "auto"
     """How links are made; ``auto`` tries TCP (or TLS), then WebSocket, then QUIC."""
     mode: Literal["link", "poll"] = "link"
@@ -101,6 +104,11 @@ class AgentSettings(BaseSettings):
         return default if default.exists() else None
 
     @property
+    def config_file(self) -> Path:
+        """The file with the declared mappings, there or not: it is watched."""
+        return self.config or self.state / "underpass.yaml"
+
+    @property
     def hostname(self) -> str:
         """What the machine calls itself."""
         return self.name or socket.gethostname() or "machine"
@@ -124,7 +132,7 @@ class AgentSettings(BaseSettings):
         except UnderpassError as error:
             raise ValueError(error.message.rstrip(".")) from None
 
-    @field_validator("state", "policy")
+    @field_validator("state", "policy", "config")
     @classmethod
     def _expand_home(cls, value: Path | None) -> Path | None:
         return None if value is None else value.expanduser().absolute()

@@ -20,7 +20,7 @@ __all__ = ["app"]
 SUBCOMMANDS = ("install", "uninstall")
 _VALUED = {
     "--server", "--join", "--fingerprint", "--state", "--name", "--label", "--policy",
-    "--transport", "--mode", "--log-level",
+    "--config", "--transport", "--mode", "--log-level",
 }  # fmt: skip
 
 
@@ -62,6 +62,14 @@ Label = Annotated[
 PolicyFile = Annotated[
     Path | None, typer.Option("--policy", metavar="FILE", help="What people may do here (YAML).")
 ]
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        help="What this machine publishes (YAML); default underpass.yaml in the state directory.",
+    ),
+]
 Transport = Annotated[
     Literal["auto", "tcp", "websocket", "quic"] | None,
     typer.Option(help="How to link: default auto."),
@@ -85,6 +93,7 @@ def agent(
     name: Name = None,
     label: Label = None,
     policy: PolicyFile = None,
+    config: ConfigFile = None,
     transport: Transport = None,
     mode: Mode = None,
     log_level: LogLevel = None,
@@ -97,7 +106,7 @@ def agent(
     \b
     Examples:
       underpass agent --join https://gw.example.org upj_…
-      underpass agent --server https://gw.example.org --name db-1 --policy /etc/underpass.yaml
+      underpass agent --server https://gw.example.org --name db-1 --config /etc/underpass.yaml
       underpass agent --mode poll
     """
     if ctx.invoked_subcommand is not None:
@@ -111,6 +120,7 @@ def agent(
         "name": name,
         "labels": _labels(label),
         "policy": policy,
+        "config": config,
         "transport": transport,
         "mode": mode,
         "log_level": log_level,
@@ -149,6 +159,7 @@ def install(
     name: Name = None,
     label: Label = None,
     policy: PolicyFile = None,
+    config: ConfigFile = None,
     transport: Transport = None,
     mode: Mode = None,
     start: Annotated[
@@ -173,7 +184,7 @@ def install(
     plan = ServicePlan(
         command=service_command(
             server=server, fingerprint=fingerprint, state=where.expanduser().absolute(),
-            name=name, label=label, policy=policy, transport=transport, mode=mode,
+            name=name, label=label, policy=policy, config=config, transport=transport, mode=mode,
         ),
         secrets={"UNDERPASS_JOIN": join} if join else {},
         system=system,
@@ -203,6 +214,7 @@ def service_command(
     policy: Path | None,
     transport: str | None,
     mode: str | None,
+    config: Path | None = None,
 ) -> list[str]:
     """The command line the service runs: absolute, and the same flags as given here."""
     program = Path(sys.argv[0])
@@ -217,6 +229,7 @@ def service_command(
         ("--fingerprint", fingerprint),
         ("--name", name),
         ("--policy", policy.expanduser().absolute() if policy else None),
+        ("--config", config.expanduser().absolute() if config else None),
         ("--transport", transport),
         ("--mode", mode),
     ):

@@ -44,6 +44,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "recordings": ("recordings", "List, play and export recorded sessions."),
     "ssh-proxy": ("ssh", "Carry one SSH connection (for ssh's ProxyCommand)."),
     "ssh-config": ("ssh", "Write the ssh configuration for your machines."),
+    "check": ("check", "Check the file that declares what this machine publishes."),
     "doctor": ("doctor", "Check the way to the gateway, step by step."),
     "version": ("version", "Show the versions of this program and of the gateway."),
 }
