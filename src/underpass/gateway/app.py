@@ -16,6 +16,7 @@ from underpass.gateway.http import (
     auth,
     enrolments,
     events,
+    guests,
     health,
     heartbeat,
     join_tokens,
@@ -62,6 +63,7 @@ ROUTERS: Final = (
     mapping_lists,
     quotas,
     offers,
+    guests,
     links,
 )
 """One module per noun, each with a ``router``."""
@@ -83,6 +85,7 @@ _TAGS: Final = [
     {"name": "mappings", "description": "What comes in at a port here goes out at a machine."},
     {"name": "quotas", "description": "What people may use, and have used."},
     {"name": "offers", "description": "A target lent to whoever has a code, once."},
+    {"name": "guests", "description": "A login without an account, for one-time codes alone."},
     {"name": "health", "description": "For monitoring, and for whoever is about to connect."},
 ]
 

@@ -11,6 +11,7 @@ from underpass.control.api_tokens import ApiTokens
 from underpass.control.declared import Declarations
 from underpass.control.enrolments import Enrolments
 from underpass.control.events import Events
+from underpass.control.guests import Guests
 from underpass.control.heartbeats import Heartbeats
 from underpass.control.join_tokens import JoinTokens
 from underpass.control.live import LiveBus
@@ -39,12 +40,13 @@ from underpass.core.settings import GatewaySettings, SettingsError
 from underpass.core.supervisor import Supervisor
 from underpass.gateway.agent_streams import AgentStreams
 from underpass.gateway.client_streams import ClientStreams, needed_action
-from underpass.gateway.entrypoints.admission import AddressRules, Places
 from underpass.gateway.declaration_desk import DeclarationDesk
+from underpass.gateway.entrypoints.admission import AddressRules, Places
 from underpass.gateway.entrypoints.allowances import Allowances
 from underpass.gateway.entrypoints.entry_point import MAX_CONNECTIONS, MAX_FLOWS, Surroundings
 from underpass.gateway.entrypoints.permission import OwnerRights
 from underpass.gateway.entrypoints.refusals import Refusals
+from underpass.gateway.guest_streams import GuestStreams
 from underpass.gateway.link_server import LinkServer
 from underpass.gateway.machines import connect_machines
 from underpass.gateway.registry import LinkRegistry
@@ -125,6 +127,13 @@ def _compose_people(services: Services, passwords: Passwords) -> None:
         passwords=passwords,
         idle=settings.session_idle,
         lifetime=settings.session_lifetime,
+    )
+    services.guests = services.sign_in.identities.guests = Guests(
+        settings.guests,
+        services.secrets.database_key,
+        clock,
+        events=events,
+        limits=services.limits,
     )
     services.setup = Setup(
         database, clock, kv=kv, events=events, passwords=passwords, sign_in=services.sign_in
@@ -227,6 +236,10 @@ def _compose_mappings(services: Services) -> None:
         own_address=settings.host,
     )
     AgentStreams(services.registry, services.tunnels.at_agent)
+    services.declarations = Declarations(
+        services.database, services.mappings, services.events, services.supervisor
+    )
+    DeclarationDesk(services.registry, services.declarations, services.bus)
     orphans = MappingOrphans(services.database, services.bus, services.mappings.remove)
     services.supervisor.start(orphans.watch(), "mapping orphans")
     services.offers = Offers(
@@ -236,13 +249,10 @@ def _compose_mappings(services: Services) -> None:
         bus=services.bus,
         agents=services.agents,
         rights=rights,
-    services.declarations = Declarations(
-        services.database, services.mappings, services.events, services.supervisor
-    )
-    DeclarationDesk(services.registry, services.declarations, services.bus)
         needed_action=needed_action,
         limits=services.limits,
         kv=services.kv,
+        guests=services.guests,
     )
     services.supervisor.start(services.offers.watch(), "offers")
 
@@ -327,6 +337,7 @@ def _compose_links(services: Services) -> None:
         ),
         offers=services.offers,
         allowances=services.allowances,
+        guests=GuestStreams(services.guests.quota, services.offers.guest_address),
     )
     services.terminals.end_program = services.client_streams.end_program
     services.link_server = LinkServer(

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from underpass.control.declared import Declarations
     from underpass.control.enrolments import Enrolments
     from underpass.control.events import Events
+    from underpass.control.guests import Guests
     from underpass.control.heartbeats import Heartbeats
     from underpass.control.join_tokens import JoinTokens
     from underpass.control.live import LiveBus
@@ -72,6 +73,7 @@ class Services:
     setup: Setup = _UNSET
     users: Users = _UNSET
     sign_in: SignIn = _UNSET
+    guests: Guests = _UNSET
     api_tokens: ApiTokens = _UNSET
 
     agent_secrets: AgentSecrets = _UNSET
@@ -88,9 +90,9 @@ class Services:
     allowances: Allowances = _UNSET
     mappings: Mappings = _UNSET
     tunnels: Tunnels = _UNSET
+    declarations: Declarations = _UNSET
     offers: Offers = _UNSET
 
-    declarations: Declarations = _UNSET
     registry: LinkRegistry = _UNSET
     router: Router = _UNSET
     link_server: LinkServer = _UNSET

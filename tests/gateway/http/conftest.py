@@ -11,6 +11,7 @@ from tests.gateway.http.people_app import App, people_app
 
 
 @pytest.fixture
-async def app(tmp_path: Path) -> AsyncIterator[App]:
-    async with people_app(tmp_path) as made:
+async def app(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[App]:
+    """Parametrized indirectly: what guests may."""
+    async with people_app(tmp_path, guests=getattr(request, "param", "off")) as made:
         yield made

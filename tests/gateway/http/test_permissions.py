@@ -17,8 +17,9 @@ from tests.gateway.http.sockets import knock
 from underpass.core.ids import new_id
 
 PUBLIC = {
-    "GET /health", "GET /ready", "GET /api/v1/info", "GET /api/v1/setup", "POST /api/v1/setup",
-    "POST /api/v1/auth/login", "GET /openapi.json", "HEAD /openapi.json",
+    "GET /health", "GET /ready", "GET /version", "GET /api/v1/info", "GET /api/v1/setup",
+    "POST /api/v1/setup", "POST /api/v1/auth/login", "POST /api/v1/guests", "GET /openapi.json",
+    "HEAD /openapi.json",
 }  # fmt: skip
 """Answers without a login, and says nothing secret."""
 
@@ -27,6 +28,12 @@ AGENTS = {
     "GET /api/v1/agent/tty/pending-sessions", "GET /api/v1/agent/tty/sessions",
 }  # fmt: skip
 """Proves itself by a signature of its own."""
+
+GUESTS = {
+    "GET /api/v1/offers", "POST /api/v1/offers", "POST /api/v1/offers/accept",
+    "GET /api/v1/offers/{offer_id}", "DELETE /api/v1/offers/{offer_id}",
+}  # fmt: skip
+"""What a guest's login opens."""
 
 SOCKETS_BY_FIRST_MESSAGE = {
     "/api/v1/tty/ws", "/api/v1/agent/tty/relay", "/api/v1/link",
@@ -93,6 +100,65 @@ async def test_plain_users_get_no_farther_than_refusals_with_made_up_ids(app: Ap
         answer = await _call(bob, method, path)
         assert answer.status_code in {400, 403, 404}, f"{name}: {answer.status_code}"
         assert answer.json()["success"] is False, name
+
+
+async def _guest(app: App) -> str:
+    """A guest's token."""
+    answer = await app.http.post("/api/v1/guests")
+    assert answer.status_code == 200, answer.text
+    return str(answer.json()["data"]["access_token"])
+
+
+@pytest.mark.parametrize("app", ["accept", "all"], indirect=True)
+async def test_a_guest_gets_403_everywhere_but_at_offers(app: App) -> None:
+    guest = app.client(await _guest(app))
+    reached = set()
+    for method, path in _routes(app):
+        name = f"{method} {path}"
+        if name in PUBLIC | AGENTS:
+            continue
+        answer = await _call(guest, method, path)
+        if name in GUESTS:
+            reached.add(name)
+            assert answer.status_code in {200, 400, 403, 404}, name
+            assert answer.status_code != 403 or answer.json()["code"] == "guests_may_not_offer"
+        else:
+            assert answer.status_code == 403, f"{name}: {answer.status_code}"
+            assert answer.json()["code"] == "guests_may_not", name
+    assert reached == GUESTS
+
+
+@pytest.mark.parametrize("app", ["all"], indirect=True)
+async def test_a_guest_opens_no_socket_and_no_agents_route(app: App) -> None:
+    token = await _guest(app)
+    for path in _sockets(app) - SOCKETS_BY_FIRST_MESSAGE:
+        headers = {"authorization": f"Bearer {token}"}
+        kind, status = await knock(app.app, _fill(path), headers)
+        assert (kind, status) in {("refused", 403), ("closed", 4403)}, path
+    first = json.dumps({"type": "auth", "token": token})
+    kind, status = await knock(app.app, "/api/v1/tty/ws", {"origin": ORIGIN}, first=first)
+    assert kind == "closed"
+    assert status in {4401, 4403}
+    for name in AGENTS - {"GET /api/v1/register/status"}:
+        method, _, path = name.partition(" ")
+        answer = await _call(app.client(token), method, path)
+        assert answer.status_code in {400, 401, 403}, name
+
+
+@pytest.mark.parametrize("app", ["all"], indirect=True)
+async def test_a_guests_token_is_no_cookie_and_no_password(app: App) -> None:
+    token = await _guest(app)
+    for name in ("__Host-underpass", "underpass"):
+        client = app.client()
+        client.headers["Cookie"] = f"{name}={token}"
+        assert (await client.get("/api/v1/offers")).status_code == 401
+
+
+async def test_where_there_are_no_guests(app: App) -> None:
+    refused = await app.http.post("/api/v1/guests")
+    assert (refused.status_code, refused.json()["code"]) == (403, "no_guests")
+    made, _, _ = app.services.guests._tokens.make(app.clock.now())  # ours, but of better days
+    assert (await app.client(made).get("/api/v1/offers")).status_code == 401
 
 
 async def test_lists_of_a_plain_user_are_empty_without_anything_of_theirs(app: App) -> None:
