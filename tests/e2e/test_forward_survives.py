@@ -217,6 +217,36 @@ def test_a_download_survives_cuts_and_killed_gateways(
 
 
 @pytest.mark.long
+def test_a_download_survives_black_holes_for_forty_seconds_each(
+    cables: tuple[Cable, Cable], service: Service, forward: Forward
+) -> None:
+    """Nothing is closed and nothing arrives, first on the client's way, then on the machine's."""
+    (port,) = forward.ports()
+    digest = hashlib.sha256()
+    holes = [(SIZE // 3, cables[0]), (SIZE * 2 // 3, cables[1])]
+    pauses: list[float] = []
+    got, last, longest = 0, time.monotonic(), 0.0
+    with connect(port) as peer:
+        peer.sendall(b"get")
+        while data := peer.recv(1 << 20):
+            digest.update(data)
+            got += len(data)
+            now = time.monotonic()
+            longest, last = max(longest, now - last), now
+            if holes and got >= holes[0][0]:
+                pauses.append(longest)
+                longest = 0.0
+                assert holes.pop(0)[1].freeze() >= 1
+    pauses.append(longest)
+    print(f"the longest pauses before and after each: {pauses}")
+    assert got == SIZE
+    assert digest.hexdigest() == expected(SIZE)
+    assert service.connections == 1
+    assert min(pauses[1:]) > 5, "what was on its way did not outlast the black hole"
+    assert max(pauses) < 40
+
+
+@pytest.mark.long
 def test_an_upload_survives_cuts_and_killed_gateways(
     gateway: GatewayProgram,
     cables: tuple[Cable, Cable],

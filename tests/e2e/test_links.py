@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +15,7 @@ from tests.e2e.cable import Cable
 from tests.e2e.programs import AgentProgram, GatewayProgram, eventually
 from tests.e2e.terminal import Terminal
 from tests.e2e.test_sessions_survive import COUNTER, cast_text, lines
+from tests.e2e.tunnelled import connect, echo, ended, make, tcp_server, udp_server
 
 
 @pytest.fixture
@@ -96,3 +99,46 @@ def test_a_half_open_link_is_noticed_and_replaced_within_forty_seconds(
     terminal.until("back-again", 45)
     assert time.monotonic() - started < 40
     eventually(lambda: gateway.machine(admin, "wired")["linked"], 5, "a new link")
+
+
+@pytest.mark.long
+def test_mappings_serve_again_within_forty_seconds_of_their_link_falling_silent(
+    gateway: GatewayProgram, admin: httpx.Client, cable: Cable, wired: AgentProgram
+) -> None:
+    """Neither end hears that the other is gone: no FIN, no reset, nothing."""
+    machine = str(gateway.machine(admin, "wired")["id"])
+    with tcp_server(echo) as target, udp_server(lambda data: data) as datagrams:
+        tcp = make(admin, machine, target_port=target)
+        udp = make(admin, machine, protocol="udp", target_port=datagrams)
+        with (
+            connect(tcp["public_port"], timeout=45) as held,
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as source,
+        ):
+            source.settimeout(0.3)
+            source.connect(("127.0.0.1", udp["public_port"]))
+            held.sendall(b"x")
+            assert held.recv(1) == b"x"
+            assert _ask(source)
+            started = time.monotonic()
+            assert cable.freeze() >= 1
+            assert not _ask(source)
+            assert ended(held)  # by the gateway, which says so to who waits
+            noticed = time.monotonic() - started
+
+            def served() -> bool:
+                with connect(tcp["public_port"], timeout=2) as sock:
+                    sock.sendall(b"y")
+                    return sock.recv(1) == b"y"
+
+            eventually(served, 40, "new connections being carried")
+            eventually(lambda: _ask(source), 40, "datagrams being carried")
+            replaced = time.monotonic() - started
+            print(f"noticed after {noticed:.1f} s, replaced after {replaced:.1f} s")
+            assert replaced < 40
+
+
+def _ask(source: socket.socket) -> bool:
+    with contextlib.suppress(TimeoutError):
+        source.send(b"anybody?")
+        return source.recv(100) == b"anybody?"
+    return False
