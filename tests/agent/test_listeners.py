@@ -16,7 +16,7 @@ from underpass.agent.policy_file import parse_policy
 from underpass.control.agent_config import ConfigLog
 from underpass.core.errors import Conflict, Forbidden, InvalidRequest
 from underpass.links.datagram_socket import DatagramSocket
-from underpass.links.link import Link, Peer
+from underpass.links.link import Link, Opening, Peer
 from underpass.links.memory import memory_links, memory_pair
 from underpass.wire.datagrams import encode
 
@@ -104,6 +104,47 @@ class TestListeningPort:
                 await reader.read()
         writer.close()
         assert not port.active
+
+    async def test_on_every_address_each_datagram_says_which_it_came_to(self) -> None:
+        """And its answers leave from there: a connected client hears nothing else."""
+        asked: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        agent, node = links()
+
+        async def opened(opening: Opening) -> None:
+            asked.put_nowait(opening.meta)
+            stream = opening.accept()
+            stream.write(encode(b"answer"))
+            await stream.read()
+            await stream.close()
+
+        async def linked() -> Link:
+            return agent
+
+        node.on_open(opened)
+        agent.start()
+        node.start()
+        policy = parse_policy("allow: [{kind: listen, hosts: [0.0.0.0], ports: 1-65535}]")
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.bind(("0.0.0.0", 0))
+            free = probe.getsockname()[1]
+        item = GOOD | {"protocol": "udp", "source": {"port": free, "bind": "0.0.0.0"}}
+        port = ListeningPort("m", Wanted.of(item), policy, linked)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.setblocking(False)
+            client.connect(("127.0.0.2", port.port))
+            client.send(b"question")
+            async with asyncio.timeout(5):
+                meta = await asked.get()
+                while True:
+                    try:
+                        assert client.recv(100) == b"answer"
+                        break
+                    except BlockingIOError:
+                        await asyncio.sleep(0.01)
+        assert meta["local"] == ["127.0.0.2", port.port]
+        await port.close()
+        await agent.close()
+        await node.close()
 
 
 class TestLocalFlow:

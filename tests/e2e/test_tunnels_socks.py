@@ -17,6 +17,7 @@ from tests.e2e.tunnelled import connect, ended, make, stats, udp_server
 from underpass.wire.socks5 import ClientHandshake, build_udp, parse_udp
 
 STANDING = True
+pytestmark = pytest.mark.needs("curl")
 LOGIN = {"username": "ada", "password": "pass word"}
 
 

@@ -31,6 +31,7 @@ from tests.e2e.tunnelled import (
 STANDING = True
 
 
+@pytest.mark.needs("socat")
 def test_half_close_both_ways_with_socat(admin: httpx.Client, machine: str) -> None:
     with tcp_server(after_the_end) as target:
         port = make(admin, machine, target_port=target)["public_port"]
@@ -95,6 +96,7 @@ def test_the_target_hears_who_connects(admin: httpx.Client, machine: str) -> Non
         assert line == b"PROXY TCP4 203.0.113.9 127.0.0.1 4711 %d\r\n" % port
 
 
+@pytest.mark.needs("iperf3")
 def test_iperf3(admin: httpx.Client, machine: str) -> None:
     with _iperf3() as target:
         mapping = make(admin, machine, target_port=target)

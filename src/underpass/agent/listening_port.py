@@ -24,6 +24,7 @@ from underpass.links.datagram_socket import Address, DatagramSocket
 from underpass.links.layers import Layers
 from underpass.links.link import Link
 from underpass.links.listener import Listener
+from underpass.links.packet_info import arrived_at
 from underpass.links.ports import addresses_of, bind
 from underpass.links.relay import relay
 from underpass.links.sockets import stream_on
@@ -240,7 +241,8 @@ class ListeningPort:
         if self.active >= MAX_CONNECTIONS:
             return None
         flow = self._flows[sock, address] = LocalFlow(sock, address)
-        meta = self._meta(address, sock.address) | {"datagrams": True}
+        local = (arrived_at(address) or sock.address[0], sock.address[1])
+        meta = self._meta(address, local) | {"datagrams": True}
         task = self._supervisor.start(self._pass(flow, meta), "flow")
         task.add_done_callback(lambda _: self._flows.pop((sock, address), None))
         return flow
