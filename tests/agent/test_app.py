@@ -14,6 +14,7 @@ import pytest
 
 from tests.gateway.gateways import ADMIN, AGENT_ID, NODE_PUBLIC, SECRET, Gateway, gateway
 from underpass.agent import app as agent_app
+from underpass.agent import declaring
 from underpass.agent.app import FINALLY_REFUSED, run_agent
 from underpass.agent.enrolment import EnrolmentRefused
 from underpass.agent.heartbeat import Heartbeat, MachineUnknown
@@ -155,6 +156,35 @@ class TestLinked:
                 await ready.wait()
                 os.kill(os.getpid(), signal.SIGTERM)
                 assert await running == 0
+
+    async def test_what_it_declares_is_read_again_at_a_hangup(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(declaring, "TICK", 600.0)  # it would look by itself
+        monkeypatch.setattr(os, "isatty", lambda _number: False)
+        async with gateway() as node, Supervisor("t") as supervisor:
+            Told(node)
+            declared: list[list[str]] = []
+
+            async def take(_link: Link, body: dict[str, Any]) -> dict[str, Any]:
+                declared.append([each["name"] for each in body["mappings"]])
+                return {"mappings": []}
+
+            node.registry.on_agent_linked(lambda link: link.on_control("mappings.declare", take))
+            enrolled(tmp_path, node.url)
+            before = signal.getsignal(signal.SIGHUP)
+            running = supervisor.start(run_agent(AgentSettings.load(state=tmp_path)), "agent")
+            await until(lambda: declared)
+            (tmp_path / "underpass.yaml").write_text(
+                "mappings: [{name: ssh, protocol: tcp, target: 22}]"
+            )
+            os.kill(os.getpid(), signal.SIGHUP)
+            await until(lambda: len(declared) > 1)
+            assert declared == [[], ["ssh"]]
+            os.kill(os.getpid(), signal.SIGTERM)
+            async with asyncio.timeout(15):
+                assert await running == 0
+            assert signal.getsignal(signal.SIGHUP) == before
 
     async def test_a_gateway_without_announcements_is_no_trouble(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -95,6 +95,20 @@ def test_changing(machine: str, signed_in: Callable[..., Result]) -> None:
     assert signed_in("machines", "set", f"{machine}-2").status == exits.USAGE
 
 
+def test_what_a_machine_declares_counts_when_it_may(
+    gateway: RunningGateway, signed_in: Callable[..., Result]
+) -> None:
+    made = signed_in("--json", "token", "create", "--may-declare").json
+    assert made["may_declare"] is True
+    name = f"joiner-{secrets.token_hex(3)}"
+    apply(gateway, name, made["token"])
+    assert signed_in("--json", "machines", "show", name).json["may_declare"] is True
+    taken = signed_in("--json", "machines", "set", name, "--no-may-declare")
+    assert taken.json["may_declare"] is False
+    given = signed_in("--json", "machines", "set", name, "--may-declare")
+    assert given.json["may_declare"] is True
+
+
 def test_removing(machine: str, signed_in: Callable[..., Result]) -> None:
     assert signed_in("machines", "remove", machine, "--yes").status == 0
     gone = signed_in("machines", "show", machine)
@@ -110,6 +124,7 @@ def test_tokens(gateway: RunningGateway, signed_in: Callable[..., Result]) -> No
     assert made["join_command"].startswith("underpass agent --server http")
     assert made["token"] in made["join_command"]
     assert made["id"] in signed_in("token", "list").out
+    assert made["may_declare"] is False
     joined = apply(gateway, f"joiner-{secrets.token_hex(3)}", made["token"])
     assert joined["status"] == "approved"
     assert signed_in("token", "revoke", made["id"]).status == 0

@@ -203,6 +203,11 @@ async def test_assets(app: App) -> None:
     assert (await bob.get("/api/v1/assets")).json()["data"]["total"] == 1
     assert (await bob.get(path)).status_code == 200
     assert (await bob.patch(path, json={"name": "mine"})).status_code == 403
+    assert (await bob.patch(path, json={"may_declare": True})).status_code == 403
+    assert (await bob.get(path)).json()["data"]["may_declare"] is False
+    allowed = await admin.patch(path, json={"may_declare": True})
+    assert allowed.json()["data"]["may_declare"] is True
+    assert (await admin.patch(path, json={"may_declare": "x"})).status_code == 400
     hidden = await bob.get(f"/api/v1/assets/{other.id}")
     unknown = await bob.get(f"/api/v1/assets/{new_id()}")
     assert (hidden.status_code, hidden.json()) == (404, unknown.json())
