@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.gateway.entrypoints.account import FakeQuotas, FakeTraffic
 from tests.gateway.gateways import ADMIN, AGENT_ID, FakeEvents
 from underpass.control.access import AgentView
 from underpass.control.guest_quota import PER_GUEST, GuestQuota
@@ -20,6 +21,7 @@ from underpass.core.clock import SystemClock
 from underpass.core.errors import Conflict, InvalidRequest, NotFound
 from underpass.core.supervisor import Supervisor
 from underpass.gateway.client_streams import ClientStreams, needed_action
+from underpass.gateway.entrypoints.allowances import Allowances
 from underpass.gateway.guest_streams import GuestStreams
 from underpass.gateway.registry import LinkRegistry
 from underpass.gateway.router import Router
@@ -116,6 +118,8 @@ class World:
         self.opened: list[tuple[str, dict[str, Any]]] = []
         self.links: list[Link] = []
         self.gate: asyncio.Event | None = None
+        self.traffic = FakeTraffic()
+        self.allowances = Allowances(FakeQuotas(), self.traffic, SystemClock(), self.bus)
         self.streams = ClientStreams(
             router=Router(self.registry),
             agents=self.agents,
@@ -123,6 +127,7 @@ class World:
             bus=self.bus,
             exec_audit=audit,
             offers=self.offers,
+            allowances=self.allowances,
             recheck=0.05,
         )
 
@@ -391,6 +396,69 @@ class TestOffers:
             async with asyncio.timeout(5):
                 with pytest.raises(StreamReset):
                     await stream.read()
+
+
+class TestQuota:
+    def _set(self, here: World, **limits: int | None) -> None:
+        here.bus.publish("quota", {"user_id": "u-2", "limits": limits})
+
+    async def test_what_is_used_up_ends_and_is_refused_with_the_reason(self) -> None:
+        async with world() as here:
+            client = here.person(BOB)
+            self._set(here, monthly_traffic=10_000)
+            first, second = [await client.open("tcp:h:1", META) for _ in range(2)]
+            first.write(b"x" * 4000)
+            got = 0
+            while got < 4000:
+                got += len(await first.read())
+            second.write(b"x" * 4000)
+            for stream in (first, second):
+                with pytest.raises(StreamReset) as cut:
+                    while await stream.read():
+                        pass
+                assert cut.value.code == "quota_exceeded"
+                assert "It renews on" in cut.value.message
+            assert here.allowances.of("u-2").used <= 16_000
+            with pytest.raises(OpenRefused) as refused:
+                await client.open("tcp:h:1", META)
+            assert (refused.value.status, refused.value.code) == (429, "quota_exceeded")
+            assert "This month's traffic is used up" in str(refused.value)
+            assert len(here.opened) == 2
+            other = await here.person(ADMIN).open("tcp:h:1", META)  # has a quota of their own
+            other.write(b"x")
+            assert await other.read() == b"x"
+            self._set(here, monthly_traffic=None)
+            again = await client.open("tcp:h:1", META)
+            again.write(b"x")
+            assert await again.read() == b"x"
+        assert here.allowances.active("u-2") == 0
+
+    async def test_a_bandwidth_that_comes_while_bytes_flow(self) -> None:
+        async with world() as here:
+            stream = await here.person(BOB).open("tcp:h:1", META)
+            stream.write(b"x" * 10_000)
+            got = 0
+            while got < 10_000:
+                got += len(await stream.read())
+            self._set(here, bandwidth=10_000)
+            stream.write(b"y" * 10_000)
+            got = 0
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.2):
+                    while got < 10_000:
+                        got += len(await stream.read())
+            assert 0 < got < 10_000
+            self._set(here)
+            while got < 10_000:
+                got += len(await stream.read())
+
+    async def test_programs_are_no_tunnels(self) -> None:
+        async with world(FakeAudit()) as here:
+            self._set(here, monthly_traffic=0)
+            stream = await here.person(BOB).open("exec", {**META, "command": "ls"})
+            stream.write(b"x" * 100)
+            assert await stream.read()
+            assert here.allowances.of("u-2").used == 0
 
 
 class TestPrograms:

@@ -223,7 +223,9 @@ class _PassLost(_Idle):
         self._path.lost(error)
 
 
-@pytest.mark.parametrize("code", ["permission_lost", "unauthenticated", "terminated"])
+@pytest.mark.parametrize(
+    "code", ["permission_lost", "unauthenticated", "terminated", "quota_exceeded"]
+)
 async def test_a_path_that_was_taken_away_for_good(code: str) -> None:
     async with resumed() as pair:
         pair.cut(code)

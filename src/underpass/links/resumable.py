@@ -25,7 +25,7 @@ LINGER: Final = 120.0
 """Seconds without progress after which a closed stream is given up, its last bytes with it."""
 _GIVEN_UP: Final = "resumable_given_up"
 """The code of a path that was aborted together with its stream; the text is the stream's code."""
-_FINAL: Final = frozenset({"permission_lost", "unauthenticated", "terminated"})
+_FINAL: Final = frozenset({"permission_lost", "unauthenticated", "terminated", "quota_exceeded"})
 """Codes of a path's end after which no other path can help."""
 
 

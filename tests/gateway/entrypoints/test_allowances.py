@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.gateway.entrypoints.account import FakeQuotas, FakeTraffic
 from tests.gateway.entrypoints.test_allowance import Counter, never, turns
 from underpass.control.live import LiveBus
 from underpass.control.quota import Quota
@@ -20,51 +21,11 @@ from underpass.gateway.entrypoints.allowances import Allowances
 NOV, DEC = "2026-11", "2026-12"
 
 
-class FakeQuotas:
-    defaults = Quota(max_connections_per_mapping=9)
-
-    def __init__(self) -> None:
-        self.rows: dict[str, dict[str, int | None]] = {}
-
-    async def stored(self) -> dict[str, dict[str, int | None]]:
-        return dict(self.rows)
-
-    async def forget(self) -> None:
-        raise AssertionError("not so early")
-
-
-class FakeTraffic:
-    def __init__(self) -> None:
-        self.rows: dict[tuple[str, str], int] = {}
-        self.told: list[tuple[str, str, int]] = []
-        self.fails = False
-        self.asked = 0
-
-    async def used(self, user_id: str, month: str) -> int:
-        self.asked += 1
-        await asyncio.sleep(0)
-        return self.rows.get((user_id, month), 0)
-
-    async def add(self, user_id: str, month: str, count: int) -> int:
-        await asyncio.sleep(0)
-        if self.fails:
-            raise OSError("the database is away")
-        key = (user_id, month)
-        self.rows[key] = self.rows.get(key, 0) + count
-        return self.rows[key]
-
-    async def tell(self, user_id: str, month: str, percent: int, details: dict[str, Any]) -> bool:
-        self.told.append((user_id, month, percent))
-        return True
-
-    async def forget(self) -> None:
-        raise AssertionError("not so early")
-
-
 class World:
     def __init__(self) -> None:
         self.clock = ManualClock(datetime(2026, 11, 30, 12, tzinfo=UTC).timestamp())
-        self.quotas, self.traffic, self.bus = FakeQuotas(), FakeTraffic(), LiveBus()
+        self.quotas = FakeQuotas(max_connections_per_mapping=9)
+        self.traffic, self.bus = FakeTraffic(), LiveBus()
         self.all = Allowances(self.quotas, self.traffic, self.clock, self.bus)
 
     def set(self, user_id: str, **limits: int | None) -> None:
@@ -121,7 +82,7 @@ async def test_everything_is_accounted_for_once(world: World) -> None:
     counter.bytes_out = 50
     world.traffic.fails = True
     await world.all.flush()
-    assert await world.all.used("u-1") == 150  # not yet in the account, and counted
+    assert allowance.used == 150  # not yet in the account, and counted
     world.traffic.fails = False
     allowance.end(counter)
     del allowance

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+from tests.gateway.entrypoints.account import FakeQuotas, FakeTraffic
 from tests.gateway.gateways import AGENT_ID, FakeEvents
 from underpass.agent.openers import dispatch
 from underpass.agent.openers.tcp import tcp_opener, unix_opener
@@ -23,6 +24,7 @@ from underpass.core.errors import NotFound
 from underpass.core.supervisor import Supervisor
 from underpass.gateway.agent_streams import AgentStreams
 from underpass.gateway.entrypoints.admission import AddressRules, Places
+from underpass.gateway.entrypoints.allowances import Allowances
 from underpass.gateway.entrypoints.entry_point import EntryPoint, Surroundings
 from underpass.gateway.entrypoints.permission import OwnerRights
 from underpass.gateway.entrypoints.refusals import Refusals
@@ -104,6 +106,8 @@ class World:
         self.opened: list[tuple[str, dict[str, Any]]] = []
         self.links: list[Link] = []
         self.gate: asyncio.Event | None = None
+        self.traffic = FakeTraffic()
+        self.allowances = Allowances(FakeQuotas(), self.traffic, clock, self.bus)
         self.around = Surroundings(
             router=Router(self.registry),
             rights=OwnerRights(self.users, self.agents, clock, self.bus),
@@ -112,6 +116,7 @@ class World:
             connections=Places(1000),
             flows=Places(2000),
             balancers=balancers,
+            allowances=self.allowances,
         )
         self.tunnels = Tunnels(
             self.mappings, self.around, bus=self.bus, clock=clock, registry=self.registry,
@@ -125,6 +130,10 @@ class World:
                 "udp": udp_opener(Policy()),
             }
         )
+
+    def quota(self, **limits: int | None) -> None:
+        """The owner's, from now on."""
+        self.bus.publish("quota", {"user_id": OWNER, "limits": limits})
 
     def link_agent(self, agent_id: str = AGENT_ID) -> Link:
         agent, node = memory_links(Peer("agent", agent_id, "web-1", None, "1", frozenset()))
@@ -176,6 +185,7 @@ async def world(
             yield made
         finally:
             await made.tunnels.stop()
+            await made.allowances.stop()
             for link in made.links:
                 await link.close()
 

@@ -175,15 +175,20 @@ class Allowances:
 
     async def tick(self) -> None:
         """Turn the month's page, and end what has used up its traffic."""
-        for allowance in tuple(self._known.values()):
+        known = tuple(self._known.values())
+        for allowance in known:
             owed = allowance.turn()
             if owed is not None and owed[1]:
                 self._owed.append((allowance.user_id, *owed))
-            if allowance.is_metered:
-                if allowance.loaded:
-                    allowance.refresh()
-                elif allowance.active:
+            if allowance.is_metered and allowance.loaded:
+                allowance.refresh()
+        for allowance in known:
+            if allowance.is_metered and allowance.active and not allowance.loaded:
+                try:
                     await self.load(allowance)
+                except _DATABASE as error:
+                    _log.warning("traffic_not_read", user=allowance.user_id, error=str(error)[:300])
+                    return
 
     async def flush(self) -> None:
         """Account for what has passed since the last time."""

@@ -1,0 +1,50 @@
+"""Quotas and the account of the month's traffic, in memory."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from underpass.control.quota import Quota
+
+
+class FakeQuotas:
+    def __init__(self, **defaults: int | None) -> None:
+        self.defaults = Quota(**defaults)
+        self.rows: dict[str, dict[str, int | None]] = {}
+
+    async def stored(self) -> dict[str, dict[str, int | None]]:
+        return dict(self.rows)
+
+    async def forget(self) -> None:
+        raise AssertionError("not so early")
+
+
+class FakeTraffic:
+    def __init__(self) -> None:
+        self.rows: dict[tuple[str, str], int] = {}
+        self.told: list[tuple[str, str, int]] = []
+        self.fails = False
+        self.asked = 0
+
+    async def used(self, user_id: str, month: str) -> int:
+        self.asked += 1
+        await asyncio.sleep(0)
+        if self.fails:
+            raise OSError("the database is away")
+        return self.rows.get((user_id, month), 0)
+
+    async def add(self, user_id: str, month: str, count: int) -> int:
+        await asyncio.sleep(0)
+        if self.fails:
+            raise OSError("the database is away")
+        key = (user_id, month)
+        self.rows[key] = self.rows.get(key, 0) + count
+        return self.rows[key]
+
+    async def tell(self, user_id: str, month: str, percent: int, details: dict[str, Any]) -> bool:
+        self.told.append((user_id, month, percent))
+        return True
+
+    async def forget(self) -> None:
+        raise AssertionError("not so early")
