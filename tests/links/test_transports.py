@@ -384,3 +384,17 @@ async def test_addresses_are_shown_as_host_and_port(name: Any, shown: str | None
 
     assert address_of(Named()) == shown
     tune_socket(Named())
+
+
+async def test_flush_does_not_wait_for_the_end_of_the_turn() -> None:
+    batch: list[bytes] = []
+    collects = WriteBatch(batch.append)
+    collects.flush()
+    collects.add(b"one")
+    collects.add(b"two")
+    assert not batch
+    collects.flush()
+    assert batch == [b"onetwo"]
+    await asyncio.sleep(0)
+    collects.flush()
+    assert batch == [b"onetwo"]

@@ -137,6 +137,7 @@ class Link:
             dialler=dialler,
             write=transport.write,
             writelines=transport.writelines,
+            flush=transport.flush,
             events=MuxEvents(
                 offered=self._offered,
                 requested=self._desk.requested,

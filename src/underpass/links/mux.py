@@ -21,6 +21,7 @@ from underpass.core.errors import (
     Unavailable,
     UnderpassError,
 )
+from underpass.links.habit import SMALL
 from underpass.links.mux_events import LinkEnd, MuxEvents, MuxLimits
 from underpass.links.mux_stream import MuxStream, StreamSink
 from underpass.links.outbox import Buffer, Outbox
@@ -67,6 +68,7 @@ class Mux:
         events: told what happens.
         monotonic: a clock in seconds.
         limits: caps and deadlines.
+        flush: hands over what was written so far, without waiting for more.
         ordered: whether frames of different streams arrive in the order they were sent; then the
             numbers of new streams have to rise.
     """
@@ -81,6 +83,7 @@ class Mux:
         monotonic: Callable[[], float],
         limits: MuxLimits | None = None,
         ordered: bool = True,
+        flush: Callable[[], None] = lambda: None,
     ) -> None:
         self.limits = limits or MuxLimits()
         self.streams: dict[int, MuxStream] = {}
@@ -91,7 +94,9 @@ class Mux:
         """We take no new streams."""
         self.peer_going_away: LinkEnd | None = None
         self.budget = WindowBudget(self.limits.link_window)
-        self.outbox = Outbox(write, writelines, events.turn_over, self._overdrawn, monotonic)
+        self.outbox = Outbox(
+            write, writelines, events.turn_over, self._overdrawn, monotonic, flush=flush
+        )
         self.pulse = Pulse(
             monotonic,
             lambda payload: self.outbox.control(encode_frame(0, FrameType.PING, payload)),
@@ -152,6 +157,13 @@ class Mux:
             raise ProtocolError("A stream was sent data out of turn.", code="wrong_state")
         if stream.interactive:
             self.outbox.calm_down()
+        else:
+            size = len(chunk)
+            traffic = self.outbox.traffic
+            if size > SMALL:
+                traffic.large(size)
+            if traffic.heavy:
+                stream.noticed(size)
         stream.sink.data(chunk)
 
     def _on_frame(self, kind: int, stream_id: int, payload: bytes) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Final, Protocol
 
+from underpass.links.habit import SMALL, Habit
 from underpass.links.outbox import Buffer
 from underpass.wire.flow import ReceiveWindow
 from underpass.wire.frames import (
@@ -102,12 +103,14 @@ class MuxStream:
         "eof_sent",
         "full",
         "gone",
+        "habit",
         "id",
         "interactive",
         "linger_until",
         "offered",
         "opening",
         "queued",
+        "quick",
         "scheduled",
         "sink",
         "window",
@@ -119,6 +122,8 @@ class MuxStream:
         self.id = stream_id
         self.sink: StreamSink = NO_SINK
         self.interactive = interactive
+        self.quick = False  # what is queued may go before bulk
+        self.habit: Habit | None = None  # once it was worth looking at
         self.credit = credit  # bytes the peer still takes
         self.queued = 0  # bytes waiting here for credit or for the transport
         self.full = False  # enough is queued; ``sink.writable`` comes when it is little again
@@ -158,13 +163,19 @@ class MuxStream:
             return
         size = len(data)
         outbox = self._outbox
+        first = False
         if self.interactive:
+            first = True
             outbox.calm_down()
+        elif outbox.paused or outbox.traffic.heavy:
+            first = self._judge(size)
+        elif self.quick:
+            self.quick = False
         if (
             not self.queued
             and size <= self.credit
             and size <= outbox.quantum
-            and (not outbox.paused or (self.interactive and not outbox.blocked))
+            and (not outbox.paused or (first and not outbox.blocked))
         ):
             self.credit -= size
             if size > _JOIN:
@@ -172,6 +183,8 @@ class MuxStream:
                 outbox.wrote(size)
             elif size:
                 outbox.write(pack_header(self.id, size) + data)
+                if first and outbox.traffic.heavy:
+                    outbox.flush()  # this turn may have a lot to read and write before its end
         elif size:
             self._chunks.append(data)
             self.queued += size
@@ -179,6 +192,25 @@ class MuxStream:
                 self.full = True
             if self.credit > 0:
                 outbox.schedule(self)
+
+    def _judge(self, size: int) -> bool:
+        """Whether *size* bytes to be sent now may go before bulk (``habit.py``)."""
+        habit = self.habit
+        if habit is None:
+            habit = self.habit = Habit(self._outbox.traffic)
+        self.quick = habit.sending(size, behind=self.queued)
+        if self.quick and habit.typing:
+            self._outbox.calm_down()
+        return self.quick
+
+    def noticed(self, size: int) -> None:
+        """*size* bytes came beside bulk."""
+        habit = self.habit
+        if habit is None:
+            habit = self.habit = Habit(self._outbox.traffic)
+        habit.receiving(size)
+        if size <= SMALL and habit.typing:
+            self._outbox.calm_down()
 
     def finish(self) -> None:
         """Half-close after everything sent so far. Idempotent."""

@@ -4,6 +4,7 @@
   the event loop wrote into one system call. That is most of the mux's speed.
 - Once the transport says stop, or enough was written in one turn of the event loop, streams queue.
   When it goes on, interactive streams go first, then the others by turns.
+- A stream is interactive when it was opened so, or while it behaves so (``habit.py``).
 - A link over which somebody has just typed is *calm*: its frames have 16 KiB instead of 64, its
   turns 32 instead of 256, since a keystroke that arrives in the middle of a turn waits for its end.
 - Control frames do not queue, since they are few and small; a peer that makes us write more than
@@ -16,6 +17,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
+from underpass.links.habit import Traffic
 from underpass.wire.frames import MAX_PAYLOAD, FrameType, encode_frame
 
 if TYPE_CHECKING:
@@ -48,6 +50,7 @@ class Outbox:
         turn_over: asks for :meth:`next_turn` in the event loop's next turn.
         overdrawn: the peer makes us write and does not read: end the link.
         monotonic: a clock in seconds.
+        flush: hands over what this turn of the event loop has written so far.
     """
 
     def __init__(
@@ -57,8 +60,11 @@ class Outbox:
         turn_over: Callable[[], None],
         overdrawn: Callable[[], None],
         monotonic: Callable[[], float],
+        *,
+        flush: Callable[[], None] = lambda: None,
     ) -> None:
         self.write = write
+        self.flush = flush
         self.writelines = writelines
         self.paused = False
         """The transport takes no more, or this turn of the event loop has written enough."""
@@ -73,6 +79,8 @@ class Outbox:
         self._fast: deque[MuxStream] = deque()
         self._bulk: deque[MuxStream] = deque()
         self._owing: set[MuxStream] = set()
+        self.traffic = Traffic()
+        """What the link carries; says which streams are quick."""
         self._typing = False
         self._pumping = False
         self._monotonic = monotonic
@@ -136,6 +144,7 @@ class Outbox:
             self.calm = False
             self.quantum = MAX_PAYLOAD
         self._typing = False
+        self.traffic.tick()
 
     def control(self, frame: bytes) -> None:
         """Write a small frame ahead of everything queued."""
@@ -168,12 +177,13 @@ class Outbox:
         """*stream* has bytes and credit: give it its turn."""
         if not stream.scheduled and not self._shut:
             stream.scheduled = True
-            (self._fast if stream.interactive else self._bulk).append(stream)
+            (self._fast if stream.interactive or stream.quick else self._bulk).append(stream)
         if not self.paused:
             self.pump()
 
     def wrote(self, size: int) -> None:
         """Count what this turn of the event loop has written; enough is enough."""
+        self.traffic.sent(size)
         self._written += size
         if self._written >= (CALM_TURN if self.calm else TURN):
             self.paused = True
@@ -197,6 +207,10 @@ class Outbox:
                     stream = turns.popleft()
                     stream.scheduled = False
                     if stream.gone or not stream.queued or stream.credit <= 0:
+                        continue
+                    if turns is fast and not (stream.interactive or stream.quick):
+                        stream.scheduled = True  # it was quick, and has queued more since
+                        bulk.append(stream)
                         continue
                     sink = stream.sink  # sending its end may be the end of the stream
                     room -= stream.take(min(self.quantum, room), parts)

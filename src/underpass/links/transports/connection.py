@@ -126,6 +126,9 @@ class StreamTransport(BaseTransport, asyncio.Protocol):
         """Replaced by the batch's method once connected."""
         raise RuntimeError("not connected yet")
 
+    def flush(self) -> None:
+        self._batch.flush()
+
     def close(self) -> None:
         if not self.closing:
             self._batch.end(flush=True)

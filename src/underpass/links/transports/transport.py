@@ -99,6 +99,9 @@ class Transport(ABC):
     def writelines(self, parts: Sequence[Buffer]) -> None:
         """Send *parts* one after another."""
 
+    def flush(self) -> None:  # noqa: B027 - what does not collect has nothing to hand over
+        """Hand over what was written, instead of when this turn of the event loop ends."""
+
     @abstractmethod
     def pause_reading(self) -> None:
         """Feed nothing until :meth:`resume_reading`. Idempotent."""
@@ -173,6 +176,11 @@ class WriteBatch:
             elif not self._scheduled:
                 self._scheduled = True
                 self._call_soon(self._turn)
+
+    def flush(self) -> None:
+        """Hand over what there is now."""
+        if self._parts:
+            self._flush()
 
     def _turn(self) -> None:
         self._scheduled = False

@@ -138,6 +138,9 @@ class WebSocketTransport(BaseTransport):
     def writelines(self, parts: Sequence[Buffer]) -> None:
         self._batch.extend(parts)
 
+    def flush(self) -> None:
+        self._batch.flush()
+
     def close(self) -> None:
         if not self.closing:
             self._batch.end(flush=True)
