@@ -128,7 +128,7 @@ def change(
         bool | None,
         typer.Option(
             "--may-declare/--no-may-declare",
-            help="Whether mappings in its underpass.yaml count; they are then yours.",
+            help="Whether mappings in its underpass.yaml count.",
         ),
     ] = None,
 ) -> None:
