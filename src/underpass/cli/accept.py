@@ -11,8 +11,9 @@ import typer
 from underpass.cli.arguments import duration
 from underpass.cli.forward import serve_forwards
 from underpass.cli.forward_spec import DEFAULT_BIND, ForwardSpec
+from underpass.cli.guest import Server, as_somebody, with_server
 from underpass.cli.offer import ROUTE
-from underpass.cli.options import Connection, Options, options_of
+from underpass.cli.options import Connection, Options
 from underpass.cli.output import Output
 from underpass.cli.tunnel_options import (
     AgentKey,
@@ -57,31 +58,35 @@ def accept(
     carrier: Carrier = "auto",
     no_resume: NoResume = False,
     transport: Transport = None,
+    server: Server = None,
 ) -> None:
     """Make what somebody offered with a code a local port of this machine, until Ctrl-C.
 
     The code is used up by this. The access stays until it ends or is revoked: to listen again,
     give the offer's id in the code's place (underpass offers shows it). Prints "listening on
-    HOST:PORT" once it is ready. Without HOST only this machine can connect.
+    HOST:PORT" once it is ready. Without HOST only this machine can connect. Nobody needs a login
+    where the gateway allows guests.
 
     \b
     Examples:
       underpass accept 7K3M-9QXD-4TNB --listen 13306
       underpass accept 7k3m9qxd4tnb --listen 0.0.0.0:8080 --for 1h
+      underpass accept 7K3M-9QXD-4TNB --server https://gw.example.org --listen 13306
     """
-    options = options_of(ctx)
+    options = with_server(ctx, server)
     bind, port = _place(listen)
     seconds = None if lifetime is None else duration(lifetime)
     tunnel = TunnelOptions(compression, e2e, agent_key, carrier, not no_resume, transport)
-    connection = options.connection()
-    _ = connection.required_token
+    signed_in = options.connection()
 
     async def program(stopping: Stopping) -> None:
         await _check_free(bind, port)  # a port that is taken must not cost the code
+        connection = await asyncio.to_thread(as_somebody, signed_in)
         offer = await asyncio.to_thread(_accepted, connection, code, seconds)
         Output(options.json).note(
             f"{offer['target']} on {offer['machine']}, offered by {offer['username']}: yours until"
-            f" {offer['expires_at']}. Again later: underpass accept {offer['id']}"
+            f" {offer['expires_at']}."
+            + (f" Again later: underpass accept {offer['id']}" if signed_in.token else "")
         )
         await _serve(stopping, options, connection, offer, (bind, port), tunnel)
 

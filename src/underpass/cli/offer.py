@@ -10,10 +10,11 @@ import typer
 from underpass.cli import exits
 from underpass.cli.arguments import duration
 from underpass.cli.expose import Stopped, stopping, this_machine
+from underpass.cli.guest import Server, as_somebody, with_server
 from underpass.cli.mapping_arguments import Machine, target_of
-from underpass.cli.options import options_of
+from underpass.cli.options import Options
 from underpass.cli.output import Output
-from underpass.core.errors import Gone, UnderpassError
+from underpass.core.errors import Gone, InvalidRequest, UnderpassError
 
 if TYPE_CHECKING:
     from underpass.cli.api import Api
@@ -34,20 +35,23 @@ app = typer.Typer(rich_markup_mode=None, add_completion=False, no_args_is_help=T
 
 
 @app.callback()
-def offer() -> None:
+def offer(ctx: typer.Context, server: Server = None) -> None:
     """Lend a port of this machine (or another) to one person of this gateway, with a code.
 
     The code works once. Whoever types it with "underpass accept" may open that one target, and
     nothing else, until the access ends; see and end it with "underpass offers". Prints the command
     for the other person; its last word is the code. Stays until the code is used; Ctrl-C revokes
-    it.
+    it. Without a login, where the gateway lets guests offer, this command itself carries what is
+    lent: it stays until the access ends, and Ctrl-C ends it.
 
     \b
     Examples:
       underpass offer tcp 3306
       underpass offer tcp 10.0.0.7:80 --on office --for 1h --access 2d
       underpass offer unix /run/app.sock --detach
+      underpass offer --server https://gw.example.org tcp 3306
     """
+    with_server(ctx, server)
 
 
 @app.command("tcp")
@@ -60,9 +64,11 @@ def tcp(
     lifetime: For = "10m",
     access: Access = "8h",
     detach: Detach = False,
+    server: Server = None,
 ) -> None:
-    """A TCP port. Without --on: of the machine this is typed on, whose agent must be enrolled."""
-    _run(ctx, "tcp", target, machine, (lifetime, access), detach)
+    """A TCP port. Without --on: of the machine this is typed on, whose agent must be enrolled
+    (guests need none)."""
+    _run(with_server(ctx, server), "tcp", target, machine, (lifetime, access), detach)
 
 
 @app.command("unix")
@@ -73,13 +79,14 @@ def unix(
     lifetime: For = "10m",
     access: Access = "8h",
     detach: Detach = False,
+    server: Server = None,
 ) -> None:
     """A Unix socket; the other person gets a TCP port that leads to it."""
-    _run(ctx, "unix", path, machine, (lifetime, access), detach)
+    _run(with_server(ctx, server), "unix", path, machine, (lifetime, access), detach)
 
 
 def _run(
-    ctx: typer.Context,
+    options: Options,
     protocol: str,
     target: str,
     machine: str | None,
@@ -88,13 +95,15 @@ def _run(
 ) -> None:
     from underpass.cli.api import Api
 
-    options = options_of(ctx)
     output = Output(options.json)
+    connection = options.connection()
     body = {
         "protocol": protocol, **target_of(protocol, target),
         "expires_in": duration(times[0]), "access_for": duration(times[1]),
     }  # fmt: skip
-    with stopping() as stopped, Api(options.connection()) as api:
+    if not connection.token:
+        raise typer.Exit(_lend_as_guest(options, body, machine, detach))
+    with stopping() as stopped, Api(connection) as api:
         agent = api.machine(machine) if machine else this_machine(api)
         made = api.post(ROUTE, **body, target_client_id=agent["id"])
         command = f"underpass accept {made['code']}"
@@ -106,6 +115,33 @@ def _run(
         if not detach:
             _wait(api, made["id"], stopped, output)
     raise typer.Exit(exits.INTERRUPTED if stopped.number == signal.SIGINT else exits.OK)
+
+
+def _lend_as_guest(
+    options: Options, body: dict[str, Any], machine: str | None, detach: bool
+) -> int:
+    """Lend a port of this machine without a login; the exit status.
+
+    Raises:
+        Unauthenticated: the gateway does not let guests offer.
+        InvalidRequest: something was asked for that needs a login.
+    """
+    from underpass.cli.tunnel_options import Stopping, run_until_stopped
+
+    connection = as_somebody(options.connection(), offering=True)
+    for given, flag in ((machine, "--on"), (detach, "--detach")):
+        if given:
+            raise InvalidRequest(
+                f"{flag} needs a login: a guest's offer is carried by the command itself.",
+                code="login_needed",
+                hint=f"Run: underpass login {connection.server}",
+            )
+    from underpass.cli.guest_host import lend
+
+    async def program(stopping: Stopping) -> None:
+        await lend(stopping, connection, body, Output(options.json))
+
+    return run_until_stopped(options, program)
 
 
 def _wait(api: Api, offer_id: str, stopped: Stopped, output: Output) -> None:
