@@ -23,7 +23,8 @@ from tests.e2e.cable import Cable
 from tests.e2e.programs import AgentProgram, GatewayProgram, eventually, killing, run
 from tests.e2e.test_exec import token_of
 from tests.e2e.test_forward_survives import Forward
-from tests.e2e.tunnelled import connect, read_all, tcp_server
+from tests.e2e.tunnelled import connect, read_all, tcp_server, udp_server
+from underpass.wire.socks5 import ClientHandshake, build_udp, parse_udp
 
 WINDOW = 16
 QUESTION, ANSWER = os.urandom(100_000), os.urandom(100_000)
@@ -151,6 +152,45 @@ def test_neither_side_of_the_gateway_carries_a_piece_of_the_bytes(
     assert found[True] == [0, 0, 0, 0], found
 
 
+def test_what_goes_out_by_socks_is_as_tight(wired: Wired, tmp_path: Path) -> None:
+    datagram, reply = os.urandom(1000), os.urandom(1000)
+    captures = Capture(wired.near), Capture(wired.far)
+    with (
+        tcp_server(conversation) as target,
+        udp_server(lambda data: reply if data == datagram else b"?") as service,
+        contextlib.ExitStack() as stack,
+    ):
+        program = Forward(
+            tmp_path / "socks", wired.near.port, wired.token, "box", "--port", "0", "--e2e",
+            command="socks",
+        ).start()  # fmt: skip
+        stack.enter_context(killing(program))
+        port = program.ports()[0]
+        control, _ = _requested(port, ClientHandshake("127.0.0.1", target))
+        with control:
+            control.sendall(QUESTION)
+            assert read_all(control) == ANSWER
+        control, where = _requested(port, ClientHandshake("0.0.0.0", 0, command="udp_associate"))
+        with control, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.settimeout(10)
+            sock.sendto(build_udp("127.0.0.1", service, datagram), ("127.0.0.1", where))
+            assert parse_udp(sock.recv(2000))[2] == reply
+        assert program.stop() == 0
+    wanted = windows(QUESTION) | windows(ANSWER) | windows(datagram) | windows(reply)
+    for capture in captures:
+        assert min(len(capture.outward), len(capture.inward)) > 100_000
+        assert seen(capture.outward, wanted) == seen(capture.inward, wanted) == 0
+
+
+def _requested(port: int, handshake: ClientHandshake) -> tuple[socket.socket, int]:
+    """A connection that has got what it asked a SOCKS proxy for, and the port it was told."""
+    sock = connect(port, timeout=30)
+    while True:
+        sock.sendall(handshake.data_to_send())
+        if done := handshake.feed(sock.recv(1024)):
+            return sock, done[0].port
+
+
 class Flip:
     """Changes one bit inside a stream's bytes, well behind a frame's header, the first time that
     a large frame passes in the given direction."""
@@ -158,9 +198,12 @@ class Flip:
     _HEADER = re.compile(rb"\0\0\0[\1-\x40]\0(?=[\0\1])...", re.DOTALL)
     """Of a DATA frame (wire/frames.py): stream id, type 0, 24-bit length."""
 
-    def __init__(self, cable: Cable, *, outward: bool, after: int = 1_000_000) -> None:
+    def __init__(
+        self, cable: Cable, *, outward: bool, framed: bool = True, after: int = 1_000_000
+    ) -> None:
         self.done = False
         self._outward = outward
+        self._framed = framed
         self._left = after
         cable.passing = self._pass
 
@@ -168,13 +211,21 @@ class Flip:
         if self.done or outward is not self._outward:
             return data
         self._left -= len(data)
-        found = self._HEADER.search(data) if self._left < 0 else None
-        if found is None or found.end() + 1000 > len(data) or found[0][5:] < b"\0\x08\0":
+        place = self._place(data) if self._left < 0 else None
+        if place is None:
             return data
         self.done = True
         changed = bytearray(data)
-        changed[found.end() + 500] ^= 0x20
+        changed[place] ^= 0x20
         return bytes(changed)
+
+    def _place(self, data: bytes) -> int | None:
+        if not self._framed:
+            return len(data) // 2
+        found = self._HEADER.search(data)
+        if found is None or found.end() + 1000 > len(data) or found[0][5:] < b"\0\x08\0":
+            return None
+        return found.end() + 500
 
 
 def outcome(sock: socket.socket) -> tuple[bytes, bool]:
@@ -188,15 +239,20 @@ def outcome(sock: socket.socket) -> tuple[bytes, bool]:
     return bytes(got), True
 
 
-@pytest.mark.parametrize("resume", [True, False], ids=["resumable", "plain"])
-def test_a_flipped_bit_ends_a_download_with_an_error(wired: Wired, resume: bool) -> None:
-    more = [] if resume else ["--no-resume"]
+@pytest.mark.parametrize(
+    ("carrier", "more"),
+    [("mux", []), ("mux", ["--no-resume"]), ("dedicated", ["--no-resume"])],
+    ids=["resumable", "plain", "dedicated"],
+)
+def test_a_flipped_bit_ends_a_download_with_an_error(
+    wired: Wired, carrier: str, more: list[str]
+) -> None:
     with tcp_server(lambda sock: sock.sendall(LONG)) as target:
 
         def download(*arguments: str) -> tuple[bytes, bool]:
-            program = wired.forward(target, "--carrier", "mux", *more, *arguments)
+            program = wired.forward(target, "--carrier", carrier, *more, *arguments)
             port = program.ports()[0]
-            flip = Flip(wired.far, outward=True)
+            flip = Flip(wired.far, outward=True, framed=carrier == "mux")
             with connect(port, timeout=30) as sock:
                 found = outcome(sock)
             assert flip.done
