@@ -100,12 +100,18 @@ def renews_at(now: float) -> float:
     return datetime(year, month, 1, tzinfo=UTC).timestamp()
 
 
-def over_count(name: str, what: str, limit: int, used: int) -> TooManyRequests:
-    """The refusal of one more *what* (in the plural) than the limit *name* allows."""
+def over_count(
+    name: str, what: str, limit: int, used: int, *, undo: str = "Delete or disable"
+) -> TooManyRequests:
+    """The refusal of one more *what* (in the plural) than the limit *name* allows.
+
+    Args:
+        undo: what to do with one to have room again.
+    """
     return TooManyRequests(
         f"The quota allows {limit} {what}, and there are {used}.",
         code="quota_exceeded",
-        hint="Delete or disable one that is no longer needed, or ask an admin to raise the quota.",
+        hint=f"{undo} one that is no longer needed, or ask an admin to raise the quota.",
         details={"quota": name, "limit": limit, "used": used},
     )
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from sqlalchemy import func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from underpass.control.access import AgentView, authorise
+from underpass.control.quota import Quota, over_count
 from underpass.control.subject import Role, Subject
+from underpass.core import metrics
 from underpass.core.clock import Clock, rfc3339
 from underpass.core.errors import NotFound, TooManyRequests
 from underpass.core.ids import is_id
@@ -97,6 +99,12 @@ def session_record(row: TtySession, observers: int = 0) -> dict[str, Any]:
     }
 
 
+class QuotasLike(Protocol):
+    """What people may use (``control.quotas.Quotas``)."""
+
+    async def of(self, db: AsyncSession, user_id: str) -> Quota: ...
+
+
 class Sessions:
     """Reads and writes ``tty_sessions``.
 
@@ -104,15 +112,23 @@ class Sessions:
         database: where the rows are.
         clock: where the times come from.
         per_user, per_agent: most live sessions (connecting, active, detached) at once.
+        quotas: what people may use besides; without it nobody has a quota.
     """
 
     def __init__(
-        self, database: Database, clock: Clock, *, per_user: int = 20, per_agent: int = 50
+        self,
+        database: Database,
+        clock: Clock,
+        *,
+        per_user: int = 20,
+        per_agent: int = 50,
+        quotas: QuotasLike | None = None,
     ) -> None:
         self._database = database
         self._clock = clock
         self._per_user = per_user
         self._per_agent = per_agent
+        self._quotas = quotas
 
     # -- who and where ----------------------------------------------------------------------------
 
@@ -154,22 +170,27 @@ class Sessions:
         """See whether one more session fits.
 
         Raises:
-            TooManyRequests: code ``too_many_sessions``; the details name the cap.
+            TooManyRequests: code ``too_many_sessions`` or ``quota_exceeded``; the details name
+                the cap.
         """
         async with self._database.reading() as db:
             await self._check_caps(db, user_id, agent_id)
 
     async def _check_caps(self, db: AsyncSession, user_id: str, agent_id: str) -> None:
+        limit = None
+        if self._quotas is not None:
+            limit = (await self._quotas.of(db, user_id)).max_sessions
+        if limit is not None:
+            used = await _live_ones(db, TtySession.user_id == user_id)
+            if used >= limit:
+                metrics.QUOTA_REFUSALS.labels("max_sessions").inc()
+                raise over_count("max_sessions", "open sessions", limit, used, undo="End")
         for column, value, cap, whose in (
             (TtySession.user_id, user_id, self._per_user, "You have"),
             (TtySession.asset_id, agent_id, self._per_agent, "This machine has"),
         ):
-            count = await db.scalar(
-                select(func.count())
-                .select_from(TtySession)
-                .where(column == value, TtySession.status.in_(LIVE))
-            )
-            if (count or 0) >= cap:
+            count = await _live_ones(db, column == value)
+            if count >= cap:
                 raise TooManyRequests(
                     f"{whose} {count} open sessions; {cap} is the limit.",
                     code="too_many_sessions",
@@ -188,6 +209,9 @@ class Sessions:
         row.created_at = self._clock.now()
         async with self._database.session() as db:
             if capped:
+                # So that those who begin at once are counted one after the other.
+                user = select(User.id).where(User.id == row.user_id)
+                await db.execute(user.with_for_update())
                 await self._check_caps(db, row.user_id, row.asset_id)
             db.add(row)
 
@@ -281,6 +305,11 @@ class Sessions:
             query = query.where(TtySession.asset_id == agent_id)
         async with self._database.reading() as db:
             return list(await db.scalars(query))
+
+
+async def _live_ones(db: AsyncSession, condition: Any) -> int:
+    live = select(func.count()).select_from(TtySession).where(TtySession.status.in_(LIVE))
+    return await db.scalar(live.where(condition)) or 0
 
 
 def _view(row: Agent) -> AgentView:

@@ -264,6 +264,7 @@ def _compose_terminals(services: Services) -> None:
         clock,
         per_user=settings.max_sessions_per_user,
         per_agent=settings.max_sessions_per_agent,
+        quotas=services.quotas,
     )
     services.recordings = Recordings(services.database, clock)
     desk = RecordingDesk(
