@@ -152,6 +152,41 @@ def test_neither_side_of_the_gateway_carries_a_piece_of_the_bytes(
     assert found[True] == [0, 0, 0, 0], found
 
 
+def test_the_gateway_itself_never_holds_a_piece_of_the_bytes(wired: Wired) -> None:
+    """All of its memory is looked through while megabytes are on their way through it."""
+    found: dict[bool, int] = {}
+    over = threading.Event()
+    with tcp_server(lambda _sock: over.wait(90)) as target:  # nobody reads: all of it stays
+        for e2e in (True, False):
+            secret = os.urandom(1 << 16)
+            pieces = [secret[at : at + WINDOW] for at in range(0, len(secret), 1 << 11)]
+            program = wired.forward(target, "--carrier", "mux", *(["--e2e"] if e2e else []))
+            with connect(program.ports()[0], timeout=2) as sock:
+                with pytest.raises(TimeoutError):
+                    for _ in range(1024):  # 64 MiB: more than there are buffers and windows for
+                        sock.sendall(secret)
+                memory = b"".join(_memory(wired.gateway.pid))
+            found[e2e] = sum(piece in memory for piece in pieces)
+            assert program.stop() == 0
+        over.set()
+    assert found == {True: 0, False: 32}
+
+
+def _memory(pid: int) -> Iterator[bytes]:
+    """What a program of ours has written to its memory, region by region (proc(5))."""
+    with (
+        Path(f"/proc/{pid}/maps").open(encoding="utf-8") as maps,
+        Path(f"/proc/{pid}/mem").open("rb", 0) as memory,
+    ):
+        for line in maps:
+            where, rights, *_ = line.split()
+            first, last = (int(end, 16) for end in where.split("-"))
+            if rights.startswith("rw"):
+                with contextlib.suppress(OSError):  # a device's, or gone since
+                    memory.seek(first)
+                    yield memory.read(last - first)
+
+
 def test_what_goes_out_by_socks_is_as_tight(wired: Wired, tmp_path: Path) -> None:
     datagram, reply = os.urandom(1000), os.urandom(1000)
     captures = Capture(wired.near), Capture(wired.far)
