@@ -323,3 +323,40 @@ def test_a_user_sees_their_own_tunnels_and_an_auditor_changes_none(
     expect(auditor.get_by_text("Public address")).to_be_visible()
     for button in ("Edit", "Disable", "Delete"):
         expect(auditor.get_by_role("button", name=button)).to_have_count(0)
+
+
+def test_what_a_machine_declares_can_be_switched_but_not_changed(
+    visit: Visit, world: World, target: int
+) -> None:
+    name = unique("declared")
+    agent = next(one for one in world.agents if one.agent_name == BOX)
+    machine = world.machine(BOX)["id"]
+    route = f"/api/v1/assets/{machine}"
+    assert world.admin.patch(route, json={"may_declare": True}).is_success
+    file = agent.state / "underpass.yaml"
+    file.write_text(f"mappings: [{{name: {name}, protocol: tcp, target: {target}}}]")
+    try:
+        made = eventually(
+            lambda: next(
+                (
+                    one
+                    for one in world.admin.get(ROUTE, params={"q": name}).json()["data"]["items"]
+                    if one["declared_by"] == machine
+                ),
+                None,
+            ),
+            20,
+            "the mapping declared",
+        )
+        page = visit().page("/tunnels")
+        expect(row(page, name).get_by_test_id("mapping-declared")).to_be_visible()
+        row(page, name).get_by_role("link", name=name).click()
+        expect(page.get_by_test_id("mapping-declared")).to_have_text("Declared")
+        for button in ("Edit", "Delete"):
+            expect(page.get_by_role("button", name=button)).to_have_count(0)
+        page.get_by_role("button", name="Disable").click()
+        expect(page.get_by_test_id("mapping-status")).to_have_text("Disabled")
+        assert refused(made["public_port"])
+    finally:
+        file.unlink()
+    eventually(lambda: not world.admin.get(ROUTE, params={"q": name}).json()["data"]["items"], 20)

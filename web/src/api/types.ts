@@ -216,6 +216,8 @@ export interface Mapping {
   limits: { bandwidth: number | null; connections: number | null; burst: number | null };
   options: MappingOptions;
   group: string | null;
+  /** The machine whose underpass.yaml asks for it; then only `status` can be changed. */
+  declared_by: string | null;
   public_port: number | null;
   public_url: string | null;
   version: number;

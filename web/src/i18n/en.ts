@@ -333,6 +333,8 @@ export const en = {
   "mapping.active": "Active",
   "mapping.disabled": "Disabled",
   "mapping.error": "Failed",
+  "mapping.declared": "Declared",
+  "mapping.declared.hint": "By its machine's underpass.yaml; change it there.",
   "mapping.active.hint": "Its port is open.",
   "mapping.disabled.hint": "Its port is closed and stays reserved.",
   "mapping.error.hint": "It is tried again by itself",

@@ -321,6 +321,8 @@ export const zh: Dictionary = {
   "mapping.active": "启用",
   "mapping.disabled": "已停用",
   "mapping.error": "出错",
+  "mapping.declared": "文件声明",
+  "mapping.declared.hint": "由所在机器的 underpass.yaml 声明，请在该文件中修改。",
   "mapping.active.hint": "端口已打开。",
   "mapping.disabled.hint": "端口已关闭，但仍为其保留。",
   "mapping.error.hint": "系统会自动重试",

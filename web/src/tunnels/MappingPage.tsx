@@ -15,6 +15,7 @@ import { attempt } from "../machines/queries";
 import { MappingDialog } from "./MappingDialog";
 import { MappingDot } from "./MappingDot";
 import { MappingFacts } from "./MappingFacts";
+import { Declared } from "./MappingTable";
 import { useMapping, useMappingWrites, useMayChange } from "./queries";
 import { Traffic } from "./Traffic";
 
@@ -43,6 +44,7 @@ export default function MappingPage() {
         <Badge variant="default" size="lg" radius="sm" fw={550}>
           {t(`protocol.${mapping.protocol}`)}
         </Badge>
+        {mapping.declared_by && <Declared size="lg" />}
         {mapping.status === "disabled" && (
           <Text size="sm" c="dimmed">
             {t("mapping.disabled.hint")}
@@ -103,13 +105,15 @@ function Actions({ mapping }: { mapping: Mapping }) {
     });
   return (
     <>
-      <Button
-        variant="default"
-        leftSection={<IconPencil size={15} aria-hidden />}
-        onClick={edit.open}
-      >
-        {t("machines.edit")}
-      </Button>
+      {!mapping.declared_by && (
+        <Button
+          variant="default"
+          leftSection={<IconPencil size={15} aria-hidden />}
+          onClick={edit.open}
+        >
+          {t("machines.edit")}
+        </Button>
+      )}
       <Button
         variant={disabled ? "filled" : "default"}
         loading={busy}
@@ -117,14 +121,16 @@ function Actions({ mapping }: { mapping: Mapping }) {
       >
         {t(disabled ? "users.enable" : "users.disable")}
       </Button>
-      <Button
-        variant="subtle"
-        color="red"
-        leftSection={<IconTrash size={15} aria-hidden />}
-        onClick={askToRemove}
-      >
-        {t("tunnels.remove")}
-      </Button>
+      {!mapping.declared_by && (
+        <Button
+          variant="subtle"
+          color="red"
+          leftSection={<IconTrash size={15} aria-hidden />}
+          onClick={askToRemove}
+        >
+          {t("tunnels.remove")}
+        </Button>
+      )}
       {editing && <MappingDialog mapping={mapping} onClose={edit.close} />}
     </>
   );

@@ -81,6 +81,7 @@ function Row({
         <span className="mapping-name">
           <MappingDot mapping={mapping} />
           <Link to={`/tunnels/${mapping.id}`}>{mapping.name}</Link>
+          {mapping.declared_by && <Declared size="xs" />}
         </span>
         {/* Where the columns for them have no room. */}
         <span className="mapping-narrow">
@@ -121,6 +122,25 @@ function Row({
       )}
       {owner !== undefined && <Table.Td className="mapping-widest">{owner}</Table.Td>}
     </Table.Tr>
+  );
+}
+
+/** That its machine's file asks for it, so that it can't be changed here. */
+export function Declared({ size }: { size: "xs" | "lg" }) {
+  const t = useT();
+  return (
+    <Badge
+      size={size}
+      variant="outline"
+      color="gray"
+      radius="sm"
+      fw={550}
+      className="protocol"
+      title={t("mapping.declared.hint")}
+      data-testid="mapping-declared"
+    >
+      {t("mapping.declared")}
+    </Badge>
   );
 }
 
