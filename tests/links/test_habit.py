@@ -180,3 +180,33 @@ class TestOutbox:
             a.mux.tick()
             b.mux.tick()
         assert not (a.mux.outbox.calm or b.mux.outbox.calm)
+
+    def test_who_is_told_of_calm_is_told_of_its_end(self) -> None:
+        for over in (False, True):
+            a, b = pair()
+            told: list[bool] = []
+            a.mux.outbox._calmed = told.append
+            keys = a.open(interactive=True)
+            settle(a, b)
+            keys.stream.send(b"k")
+            assert told == [True]
+            if over:
+                a.mux.close("closed")
+                a.mux.outbox.calm_down()
+            else:
+                a.mux.tick()
+                a.mux.tick()
+            assert told == [True, False]
+
+    def test_bulk_beside_the_link_counts(self) -> None:
+        a, b = pair()
+        for end in (a, b):
+            end.mux.outbox._beside = lambda: True
+            end.mux.tick()
+        keys = a.open()
+        settle(a, b)
+        for _ in range(4):
+            keys.stream.send(b"k")
+            settle(a, b)
+        assert a.mux.outbox.calm
+        assert b.mux.outbox.calm

@@ -18,7 +18,7 @@ import pytest
 from tests.links.loops import anyio_backend, read_all, socket_pair, tls_contexts  # noqa: F401
 from underpass.links.relay import RelayResult, relay
 from underpass.links.sockets import SocketStream, connect_tcp
-from underpass.links.splice import PIPES, Pipes, can_splice
+from underpass.links.splice import PIPES, Pipes, Splice, can_splice
 from underpass.links.stream import Stream, StreamReset
 
 
@@ -516,3 +516,70 @@ def test_pipes_are_bounded() -> None:
         assert pipe is not None
         with pytest.raises(OSError):
             os.fstat(pipe[0])
+
+
+@pytest.fixture
+def calm() -> Iterator[None]:
+    PIPES.calmed(True)
+    yield
+    PIPES.calmed(False)
+
+
+@pytest.mark.parametrize("slow", [False, True])
+async def test_while_somebody_types_it_moves_little_at_a_time(
+    calm: None, seen: Seen, monkeypatch: pytest.MonkeyPatch, slow: bool
+) -> None:
+    rests = 0
+    rest = Splice._rest
+
+    def counted(splice: Splice) -> None:
+        nonlocal rests
+        rests += 1
+        rest(splice)
+
+    monkeypatch.setattr(Splice, "_rest", counted)
+    data = os.urandom(1 << 20) * 8
+    async with relayed() as (user, service, task), asyncio.TaskGroup() as group:
+        sending = group.create_task(pour(user, data))
+        got = bytearray()
+        while len(got) < len(data):
+            got += await service.read()
+            if slow and len(got) < 1 << 20:
+                await asyncio.sleep(0.001)
+        await sending
+        assert got == data
+        await user.write_eof()
+        assert await service.read() == b""
+        service.write(b"answer")
+        await service.write_eof()
+        assert await read_all(user) == b"answer"
+        assert (await task).a_to_b == len(data)
+    assert seen.moved > 4 << 20
+    assert rests >= seen.moved // 2 // (256 << 10)
+
+
+async def test_typing_on_another_connection_makes_splices_calm(seen: Seen) -> None:
+    loop = asyncio.get_running_loop()
+    async with relayed() as (user, service, _), relayed() as (keys, echo, _):
+        for _ in range(5):
+            keys.write(b"k")
+            assert await echo.read() == b"k"
+        assert not PIPES.calm(loop.time())  # nothing is spliced, so nobody minds
+
+        async with asyncio.TaskGroup() as group:
+            flood = group.create_task(pour(user, bytes(64 << 20)))
+
+            async def drink() -> None:
+                while True:
+                    await service.read()
+
+            drinking = group.create_task(drink())
+            await until(lambda: PIPES.splices)
+            for _ in range(5):
+                keys.write(b"k")
+                assert await echo.read() == b"k"
+            assert PIPES.calm(loop.time())
+            assert not PIPES.calm(loop.time() + 3)
+            flood.cancel()
+            drinking.cancel()
+    PIPES._typed_until = 0.0

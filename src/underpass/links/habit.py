@@ -17,18 +17,18 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["SMALL", "Habit", "Traffic"]
+__all__ = ["CONVINCED", "SMALL", "SPARSE", "Habit", "Traffic"]
 
 SMALL: Final = 2 << 10
 """Bytes of the largest piece that is quick."""
-_SPARSE: Final = 64 << 10
+SPARSE: Final = 64 << 10
 """Bytes a second of a stream that is quick, each way."""
 _FREE: Final = 16 << 10
 """Bytes a second quick streams have on any link."""
 _SHARE: Final = 4
 _HEAVY: Final = 1 << 20
 """Bytes a second in large pieces from which on a link carries bulk."""
-_CONVINCED: Final = 4
+CONVINCED: Final = 4
 """Quick pieces, sent or received beside bulk in two seconds, that are somebody typing."""
 
 
@@ -49,10 +49,14 @@ class Traffic:
         self._sent = 0
         self._quick = 0
 
-    def tick(self) -> None:
-        """A second has passed."""
+    def tick(self, *, beside: bool = False) -> None:
+        """A second has passed.
+
+        Args:
+            beside: bulk goes by beside the link, on connections of its own.
+        """
         self.second += 1
-        self.heavy = self._large >= _HEAVY
+        self.heavy = beside or self._large >= _HEAVY
         self._large = self._sent = self._quick = 0
 
     def large(self, size: int) -> None:
@@ -103,8 +107,8 @@ class Habit:
     def typing(self) -> bool:
         """Whether somebody seems to wait for its bytes, again and again."""
         return (
-            self._small + self._small_before >= _CONVINCED
-            and max(self._before, self._sent, self._received) <= _SPARSE
+            self._small + self._small_before >= CONVINCED
+            and max(self._before, self._sent, self._received) <= SPARSE
         )
 
     def sending(self, size: int, behind: int = 0) -> bool:
@@ -115,7 +119,7 @@ class Habit:
         """
         self._look()
         self._sent += size
-        if behind + size > SMALL or self._sent > _SPARSE or self._before > _SPARSE:
+        if behind + size > SMALL or self._sent > SPARSE or self._before > SPARSE:
             return False
         if not self._traffic.grant(size):
             return False

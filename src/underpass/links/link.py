@@ -28,6 +28,7 @@ from underpass.links.channel import Channel
 from underpass.links.control import ControlDesk, ControlHandler
 from underpass.links.mux import LinkEnd, Mux, MuxEvents, MuxLimits, MuxStream
 from underpass.links.peer_errors import OpenRefused, error_frame
+from underpass.links.splice import PIPES
 from underpass.links.stream import Stream, StreamReset
 from underpass.links.transports.transport import Carrier, Transport
 from underpass.wire.frames import MAX_TARGET, ErrorFrame
@@ -138,6 +139,8 @@ class Link:
             write=transport.write,
             writelines=transport.writelines,
             flush=transport.flush,
+            calmed=PIPES.calmed,
+            beside=lambda: PIPES.splices > 0,
             events=MuxEvents(
                 offered=self._offered,
                 requested=self._desk.requested,

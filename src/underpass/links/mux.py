@@ -69,6 +69,8 @@ class Mux:
         monotonic: a clock in seconds.
         limits: caps and deadlines.
         flush: hands over what was written so far, without waiting for more.
+        calmed: told when somebody begins to type, and when they have stopped.
+        beside: whether bulk goes by beside the link.
         ordered: whether frames of different streams arrive in the order they were sent; then the
             numbers of new streams have to rise.
     """
@@ -84,6 +86,8 @@ class Mux:
         limits: MuxLimits | None = None,
         ordered: bool = True,
         flush: Callable[[], None] = lambda: None,
+        calmed: Callable[[bool], None] = lambda _calm: None,
+        beside: Callable[[], bool] = lambda: False,
     ) -> None:
         self.limits = limits or MuxLimits()
         self.streams: dict[int, MuxStream] = {}
@@ -95,8 +99,9 @@ class Mux:
         self.peer_going_away: LinkEnd | None = None
         self.budget = WindowBudget(self.limits.link_window)
         self.outbox = Outbox(
-            write, writelines, events.turn_over, self._overdrawn, monotonic, flush=flush
-        )
+            write, writelines, events.turn_over, self._overdrawn, monotonic,
+            flush=flush, calmed=calmed, beside=beside,
+        )  # fmt: skip
         self.pulse = Pulse(
             monotonic,
             lambda payload: self.outbox.control(encode_frame(0, FrameType.PING, payload)),

@@ -51,6 +51,8 @@ class Outbox:
         overdrawn: the peer makes us write and does not read: end the link.
         monotonic: a clock in seconds.
         flush: hands over what this turn of the event loop has written so far.
+        calmed: told when the link becomes calm, and when it no longer is.
+        beside: whether bulk goes by beside the link.
     """
 
     def __init__(
@@ -62,6 +64,8 @@ class Outbox:
         monotonic: Callable[[], float],
         *,
         flush: Callable[[], None] = lambda: None,
+        calmed: Callable[[bool], None] = lambda _calm: None,
+        beside: Callable[[], bool] = lambda: False,
     ) -> None:
         self.write = write
         self.flush = flush
@@ -74,6 +78,8 @@ class Outbox:
         """Bytes of the largest DATA frame for now."""
         self.calm = False
         """Interactive streams are in use: keep every queue short."""
+        self._calmed = calmed
+        self._beside = beside
         self._turn_over = turn_over
         self._overdrawn = overdrawn
         self._fast: deque[MuxStream] = deque()
@@ -125,6 +131,7 @@ class Outbox:
     def shut(self) -> None:
         """The link is over: nothing more goes out."""
         self._shut = True
+        self._excite()
         self._fast.clear()
         self._bulk.clear()
         self._owing.clear()
@@ -134,17 +141,23 @@ class Outbox:
     def calm_down(self) -> None:
         """Somebody types, or is shown something: keep every queue short for a second or two."""
         self._typing = True
-        if not self.calm:
+        if not (self.calm or self._shut):
             self.calm = True
             self.quantum = QUANTUM
+            self._calmed(True)
 
     def tick(self) -> None:
         """A second has passed: nobody typed in it?"""
         if not self._typing:
+            self._excite()
+        self._typing = False
+        self.traffic.tick(beside=self._beside())
+
+    def _excite(self) -> None:
+        if self.calm:
             self.calm = False
             self.quantum = MAX_PAYLOAD
-        self._typing = False
-        self.traffic.tick()
+            self._calmed(False)
 
     def control(self, frame: bytes) -> None:
         """Write a small frame ahead of everything queued."""

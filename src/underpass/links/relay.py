@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from underpass.core.errors import UnderpassError
+from underpass.links.habit import CONVINCED, SMALL, SPARSE
 from underpass.links.sockets import SocketStream
-from underpass.links.splice import BULK_CHUNK, BULK_START, Splice, can_splice
+from underpass.links.splice import BULK_CHUNK, BULK_START, PIPES, Splice, can_splice
 from underpass.links.stream import Stream
 
 __all__ = ["RelayResult", "Tap", "relay"]
@@ -92,7 +93,7 @@ class _Flow:
 class _SplicingFlow(_Flow):
     """One direction between two plain sockets: in the kernel while bytes come in bulk."""
 
-    __slots__ = ("_bulk", "_may_splice", "_splice")
+    __slots__ = ("_bulk", "_may_splice", "_moved_lately", "_since", "_small", "_splice")
     _source: SocketStream
     _target: SocketStream
 
@@ -101,16 +102,32 @@ class _SplicingFlow(_Flow):
         self._bulk = 0
         self._may_splice = True
         self._splice: Splice | None = None
+        self._since = 0.0  # when the second began in which these were counted:
+        self._small = self._moved_lately = 0
 
     def data(self, chunk: bytes | memoryview) -> None:
         super().data(chunk)
         size = len(chunk)
+        if PIPES.splices:
+            self._notice(size)
         if size < BULK_CHUNK:
             self._bulk = 0
             return
         self._bulk += size
         if self._bulk >= BULK_START and self._splice is None and self._may_splice:
             self._splice = Splice(self._source, self._target, self._moved, self._left)
+
+    def _notice(self, size: int) -> None:
+        """Bytes passed beside splices: they make room when somebody types here."""
+        now = asyncio.get_running_loop().time()
+        if now - self._since > 1.0:
+            self._since = now
+            self._small = self._moved_lately = 0
+        self._moved_lately += size
+        if size <= SMALL:
+            self._small += 1
+            if self._small >= CONVINCED and self._moved_lately <= SPARSE:
+                PIPES.typed(now)
 
     def lost(self, error: UnderpassError) -> None:
         # The splices' descriptors must not keep alive what is being ended.

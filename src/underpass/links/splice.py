@@ -35,6 +35,14 @@ _TURN: Final = 1 << 20
 """Bytes that splices together move in one turn of the loop: others wait for theirs."""
 _LEAST_TURN: Final = 256 << 10
 """Bytes one splice may move in a turn, however many there are."""
+_CALM_TURN: Final = 256 << 10
+_LEAST_CALM_TURN: Final = 32 << 10
+"""The same while somebody types."""
+_TYPED: Final = 2.0
+"""Seconds somebody types after they were seen to."""
+_CALM_GAP: Final = 0.001
+"""Seconds between two such turns: a program that never sleeps keeps the others from running, those
+of the one who types among them."""
 _NOT_HERE: Final = frozenset(
     {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.ENOMEM, errno.ENOBUFS}
 )
@@ -71,6 +79,20 @@ class Pipes:
         self.taken = 0
         self.splices = 0
         """How many splices have begun and not ended."""
+        self._links = 0  # over which somebody types
+        self._typed_until = 0.0
+
+    def calmed(self, calm: bool) -> None:
+        """Somebody types over one link more, or one less."""
+        self._links += 1 if calm else -1
+
+    def typed(self, now: float) -> None:
+        """Somebody types on a connection of its own; *now* is the event loop's time."""
+        self._typed_until = now + _TYPED
+
+    def calm(self, now: float) -> bool:
+        """Whether somebody types: then splices move little at a time."""
+        return self._links > 0 or now < self._typed_until
 
     def take(self) -> Pipe | None:
         """An empty pipe, or None when there are no more."""
@@ -124,8 +146,8 @@ class Splice:
     """
 
     __slots__ = (
-        "_held", "_in", "_left", "_loop", "_moved", "_out", "_over", "_pipe", "_pipes", "_reading",
-        "_scheduled", "_small", "_source", "_target", "_writing",
+        "_gap", "_held", "_in", "_left", "_loop", "_moved", "_out", "_over", "_pipe", "_pipes",
+        "_reading", "_scheduled", "_small", "_source", "_target", "_writing",
     )  # fmt: skip
 
     def __init__(
@@ -147,6 +169,7 @@ class Splice:
         self._reading = self._writing = False
         self._small = 0
         self._scheduled = False
+        self._gap: asyncio.TimerHandle | None = None
         self._over = False
         self._loop = asyncio.get_running_loop()
         source.pause()
@@ -175,6 +198,8 @@ class Splice:
         if self._over:
             return
         self._over = True
+        if self._gap is not None:
+            self._gap.cancel()
         self._read(False)
         self._write(False)
         if self._out >= 0:
@@ -195,30 +220,57 @@ class Splice:
 
     def _go_on(self) -> None:
         self._scheduled = False
+        if self._gap is not None:
+            self._gap = None
+            if not self._over:
+                self._read(True)
         self._move()
 
+    def _rest(self) -> None:
+        """Let others run for a moment before the next turn."""
+        self._scheduled = True
+        self._read(False)
+        self._gap = self._loop.call_later(_CALM_GAP, self._go_on)
+
     def _move(self) -> None:
-        left = self._turn
+        calm = self._calm
+        left = self._turn(calm)
         while left > 0:
             if self._over or self._held or not self._fill(left):
-                return
+                break
             left -= self._held
             if not self._empty():
                 return
+        if self._over or self._held:
+            return
+        if calm:
+            self._rest()
+            return
+        if left > 0:
+            return
         # uvloop tells of an error only once, perhaps with bytes before it: so go on until there
         # are none. But others have their turn first.
         self._scheduled = True
         self._loop.call_soon(self._go_on)
 
     @property
-    def _turn(self) -> int:
-        return max(_LEAST_TURN, _TURN // max(1, self._pipes.splices))
+    def _calm(self) -> bool:
+        return self._pipes.calm(self._loop.time())
+
+    def _turn(self, calm: bool) -> int:
+        splices = max(1, self._pipes.splices)
+        if calm:
+            return max(_LEAST_CALM_TURN, _CALM_TURN // splices)
+        return max(_LEAST_TURN, _TURN // splices)
 
     def _writable(self) -> None:
         """The target takes bytes again, or has failed."""
         if self._over or (self._held and not self._empty()):
             return
-        if self._fill(self._turn):
+        if self._calm:
+            self._write(False)
+            self._rest()
+        elif self._fill(self._turn(False)):
             self._empty()
         elif not self._over:
             self._write(False)
