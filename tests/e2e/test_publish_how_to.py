@@ -61,3 +61,23 @@ def test_the_page_works_as_typed(
     left = {one["name"] for one in admin.get("/api/v1/mappings").json()["data"]["items"]}
     # Expose took its own along.
     assert left == {"box-web", "box-dns", "box-proxy", "box-app", "web-a", "web-b"}
+
+
+def test_on_the_machine_itself_whatever_its_agent_was_named(
+    gateway: GatewayProgram, admin: httpx.Client, agent: AgentProgram, machine: str, tmp_path: Path
+) -> None:
+    home = tmp_path / "ann"
+    home.mkdir()
+    env = environment(home, UNDERPASS_SERVER=gateway.url, UNDERPASS_TOKEN=token_of(admin))
+    command = subprocess.Popen(
+        [sys.executable, "-m", "underpass.cli.main", "expose", "tcp", "22"],
+        stdout=subprocess.PIPE, env=env,
+    )  # fmt: skip
+    try:
+        assert command.stdout is not None
+        assert re.fullmatch(rb"localhost:2\d{4}\n", command.stdout.readline())
+        (made,) = admin.get("/api/v1/mappings").json()["data"]["items"]
+        assert made["target_client_id"] == machine
+    finally:
+        command.terminate()
+        command.wait(15)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -32,12 +31,13 @@ from underpass.cli.mapping_arguments import (
 )
 from underpass.cli.options import options_of
 from underpass.cli.output import Output
-from underpass.core.errors import Conflict, InvalidRequest, NotFound, UnderpassError
+from underpass.cli.this_machine import this_machine
+from underpass.core.errors import InvalidRequest, NotFound, UnderpassError
 
 if TYPE_CHECKING:
     from underpass.cli.api import Api
 
-__all__ = ["Stopped", "app", "stopping", "this_machine"]
+__all__ = ["Stopped", "app", "stopping"]
 
 ROUTE = "/api/v1/mappings"
 LOOK_EVERY = 15.0
@@ -180,34 +180,6 @@ def _run(
             if not keep:
                 _remove(api, made)
     raise typer.Exit(exits.INTERRUPTED if stopped.number == signal.SIGINT else exits.OK)
-
-
-def this_machine(api: Api) -> dict[str, Any]:
-    """The machine this is typed on, by its host name.
-
-    Raises:
-        NotFound: no such machine that one may see.
-        Conflict: several have this host name.
-    """
-    hostname = socket.gethostname()
-    found = [
-        machine
-        for machine in api.items("/api/v1/assets", q=hostname)
-        if str(machine["hostname"]).lower() == hostname.lower()
-    ]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise Conflict(
-            f"{len(found)} machines have this one's host name, {hostname}.",
-            code="ambiguous_machine",
-            hint="Say which with --on NAME; see: underpass machines",
-        )
-    raise NotFound(
-        f"This machine ({hostname}) is not among those you may see.",
-        code="no_such_machine",
-        hint="Enrol it (underpass token create), or say which with --on NAME.",
-    )
 
 
 class Stopped:

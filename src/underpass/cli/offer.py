@@ -9,11 +9,12 @@ import typer
 
 from underpass.cli import exits
 from underpass.cli.arguments import duration
-from underpass.cli.expose import Stopped, stopping, this_machine
+from underpass.cli.expose import Stopped, stopping
 from underpass.cli.guest import Server, as_somebody, with_server
 from underpass.cli.mapping_arguments import Machine, target_of
 from underpass.cli.options import Options
 from underpass.cli.output import Output
+from underpass.cli.this_machine import this_machine
 from underpass.core.errors import Gone, InvalidRequest, UnderpassError
 
 if TYPE_CHECKING:
