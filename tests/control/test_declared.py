@@ -8,15 +8,24 @@ from typing import Any
 import pytest
 
 from tests.control.test_mappings import Two
-from underpass.control.declared import Declarations
+from underpass.control.declared import PASSES_PER_MINUTE, Declarations
 from underpass.control.events import EventFilter
 from underpass.control.mapping import Mapping
 from underpass.control.mapping_orphans import MappingOrphans
-from underpass.core.errors import Conflict, Forbidden, InvalidRequest, NotFound, UnderpassError
+from underpass.control.rate_limits import RateLimits
+from underpass.core.errors import (
+    Conflict,
+    Forbidden,
+    InvalidRequest,
+    NotFound,
+    TooManyRequests,
+    UnderpassError,
+)
 from underpass.core.ids import new_id
 from underpass.core.supervisor import Supervisor
 from underpass.store.db.database import Database
 from underpass.store.db.models import Agent, User
+from underpass.store.kv import MemoryStore
 
 
 class Declaring(Two):
@@ -25,7 +34,10 @@ class Declaring(Two):
     async def fill(self) -> Declaring:
         await super().fill()
         self.supervisor = Supervisor("test")
-        self.declarations = Declarations(self.database, self.mappings, self.events, self.supervisor)
+        limits = RateLimits(MemoryStore(self.clock), self.clock)
+        self.declarations = Declarations(
+            self.database, self.mappings, self.events, limits, self.supervisor
+        )
         await self.change(self.box, may_declare=True, let_in_by=self.ada.user_id)
         return self
 
@@ -198,6 +210,31 @@ async def test_losing_the_leave_or_the_machine_takes_them_away(house: Declaring)
     await house.declare(body("a"))
     await house.change(house.box, is_deleted=True)
     assert await orphans.sweep() == 2
+
+
+async def test_taking_the_leave_is_news_that_is_acted_upon(house: Declaring) -> None:
+    orphans = MappingOrphans(house.database, house.bus, house.mappings.remove)
+    watching = house.supervisor.start(orphans.watch(), "orphans")
+    await house.declare(body("a"))
+    while not len(house.bus):
+        await asyncio.sleep(0)
+    await house.change(house.box, may_declare=False)
+    house.bus.publish("agent", {"id": house.box, "change": "updated"})
+    async with asyncio.timeout(10):
+        while house.entries.opened:
+            await asyncio.sleep(0.01)
+    house.bus.close()
+    await watching
+
+
+async def test_a_machine_that_asks_too_often_waits(house: Declaring) -> None:
+    house.clock.advance(60 - house.clock.now() % 60)  # the beginning of a window
+    for _ in range(PASSES_PER_MINUTE):
+        await house.declarations.take(house.box, {"mappings": []})
+    with pytest.raises(TooManyRequests):
+        await house.declarations.take(house.box, {"mappings": []})
+    house.clock.advance(60)
+    assert await house.declare(body("a"))
 
 
 async def test_another_owner_gets_new_ones(house: Declaring) -> None:

@@ -126,7 +126,7 @@ class Declaring:
     async def run(self) -> None:
         """Work until cancelled."""
         while True:
-            self.look()
+            await asyncio.to_thread(self.look)  # a large file takes seconds to understand
             await self.send()
             try:
                 async with asyncio.timeout(TICK):

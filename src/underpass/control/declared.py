@@ -25,6 +25,7 @@ from underpass.control.declared_plan import Wanted, described, plan, wanted_of
 from underpass.control.events import Events
 from underpass.control.mapping import Mapping
 from underpass.control.mappings import Mappings
+from underpass.control.rate_limits import RateLimits
 from underpass.control.subject import Subject
 from underpass.core import metrics
 from underpass.core.errors import Forbidden, NotFound, UnderpassError
@@ -40,6 +41,8 @@ _log = structlog.get_logger(__name__)
 
 _GONE: Final = "The machine does not declare it any more."
 _MOVED: Final = "The machine declares another one in its place."
+PASSES_PER_MINUTE: Final = 60
+"""An agent looks at its file once a second; what it misses it sends later."""
 _MAX_REMEMBERED: Final = 10_000
 _NAMES: Final = 50
 """Names of mappings in one event."""
@@ -52,15 +55,22 @@ class Declarations:
 
     Args:
         mappings: where they are made, with all the rules there are.
+        limits: how often a machine may ask.
         supervisor: runs each pass to its end, though the link may be lost meanwhile.
     """
 
     def __init__(
-        self, database: Database, mappings: Mappings, events: Events, supervisor: Supervisor
+        self,
+        database: Database,
+        mappings: Mappings,
+        events: Events,
+        limits: RateLimits,
+        supervisor: Supervisor,
     ) -> None:
         self._database = database
         self._mappings = mappings
         self._events = events
+        self._limits = limits
         self._supervisor = supervisor
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._refusals: dict[str, str] = {}
@@ -74,8 +84,10 @@ class Declarations:
         Raises:
             Forbidden: the machine may not declare (``may_not_declare``), or nobody answers for it
                 (``no_owner``); the hint is the command to run.
+            TooManyRequests: it asks too often.
             UnderpassError: what ``Mappings`` raises, the mapping's name in front. Nothing changed.
         """
+        await self._limits.hit("declare", agent_id, PASSES_PER_MINUTE, 60)
         outcome = await asyncio.shield(
             self._supervisor.start(self._settle(agent_id, body), f"declared by {agent_id}")
         )

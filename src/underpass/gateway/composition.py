@@ -237,7 +237,11 @@ def _compose_mappings(services: Services) -> None:
     )
     AgentStreams(services.registry, services.tunnels.at_agent)
     services.declarations = Declarations(
-        services.database, services.mappings, services.events, services.supervisor
+        services.database,
+        services.mappings,
+        services.events,
+        services.limits,
+        services.supervisor,
     )
     DeclarationDesk(services.registry, services.declarations, services.bus)
     orphans = MappingOrphans(services.database, services.bus, services.mappings.remove)
