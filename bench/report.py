@@ -12,7 +12,7 @@ from pathlib import Path
 
 import uvloop
 
-__all__ = ["LOAD_AT_START", "Results", "cell", "describe_machine", "number", "write"]
+__all__ = ["LOAD_AT_START", "Results", "cell", "describe_machine", "machine", "number", "write"]
 
 DOCS = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 LOAD_AT_START = os.getloadavg()
@@ -41,6 +41,11 @@ def cell(results: Mapping[tuple[str, str], list[float]], title: str, name: str) 
 
 
 def describe_machine(rounds: int, seconds: float) -> str:
+    """How much was measured, on what."""
+    return f"{time.strftime('%Y-%m-%d')}, {rounds} rounds of {seconds:g} s per figure. {machine()}"
+
+
+def machine() -> str:
     """What it ran on, without names of machines or paths."""
     model = "unknown processor"
     for line in Path("/proc/cpuinfo").read_text().splitlines():
@@ -51,7 +56,6 @@ def describe_machine(rounds: int, seconds: float) -> str:
         ["iperf3", "--version"], capture_output=True, text=True, check=True
     ).stdout.split()[1]
     return (
-        f"{time.strftime('%Y-%m-%d')}, {rounds} rounds of {seconds:g} s per figure. "
         f"{model}, {os.cpu_count()} cores, Linux {platform.release().split('-')[0]}, "
         f"CPython {platform.python_version()}, uvloop {uvloop.__version__}, iperf3 {version}. "
         f"Load average before the run: {LOAD_AT_START[0]:.1f}."

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import gc
 import json
 import ssl
 import sys
@@ -21,6 +20,7 @@ from typing import Any
 import uvloop
 
 from underpass.core.errors import UnderpassError
+from underpass.core.garbage import settle
 from underpass.core.supervisor import Supervisor
 from underpass.links.carriers.holder import CARRIER, Carriers
 from underpass.links.carriers.pool import SpareDesk, SparePool
@@ -148,8 +148,7 @@ async def run_gateway(carrier: str, targets: list[str], state: Path) -> None:
         listeners.append(listener)
         ports.append(listener.sockets[0].getsockname()[1])
     say({"ports": ports})
-    gc.collect()
-    gc.freeze()
+    settle()
     await take_commands(link)
     await link.close()
     await users.close()
@@ -214,8 +213,7 @@ async def run_agent(carrier: str, port: int, state: Path) -> None:
     async with Carriers() as carriers:
         link.on_open(carriers.serve(link, KEY, opener) if carrier in DEDICATED else opener)
         link.start()
-        gc.collect()
-        gc.freeze()
+        settle()
         await link.wait_closed()
 
 
