@@ -227,6 +227,18 @@ async def test_taking_the_leave_is_news_that_is_acted_upon(house: Declaring) -> 
     await watching
 
 
+async def test_leave_that_is_taken_during_a_pass(house: Declaring) -> None:
+    real = house.entries.open
+
+    async def open_too_late(mapping: Mapping) -> Mapping:
+        await house.change(house.box, may_declare=False)
+        return await real(mapping)
+
+    house.entries.open = open_too_late  # type: ignore[method-assign]
+    assert (await house.refused(body("a"))).code == "may_not_declare"
+    assert house.entries.opened == {}
+
+
 async def test_a_machine_that_asks_too_often_waits(house: Declaring) -> None:
     house.clock.advance(60 - house.clock.now() % 60)  # the beginning of a window
     for _ in range(PASSES_PER_MINUTE):

@@ -140,6 +140,8 @@ class Declarations:
             for each in steps.then:
                 await self._make(owner, agent_id, each, undo)
                 made.append(each.name)
+            # Who took the leave away meanwhile may have looked before these were there.
+            await self._owner(agent_id)
         except (UnderpassError, SQLAlchemyError, OSError):
             await self._take_back(agent_id, undo)
             raise
