@@ -222,6 +222,8 @@ class MappingLive:
         last_active_at: Unix seconds; ``None``: nothing since the row was last written.
         dropped: datagrams that found no room.
         health: of its target; ``None`` when that is not tried.
+        writes: how often the row began to be written.
+        settled: whether it is not just being written.
     """
 
     active: int = 0
@@ -233,6 +235,8 @@ class MappingLive:
     last_active_at: float | None = None
     dropped: int = 0
     health: HealthStatus | None = None
+    writes: int = 0
+    settled: bool = True
 
 
 class EntryPoints(Protocol):

@@ -383,6 +383,7 @@ class Tunnels:
             entry.traffic.give_back(usage)
             _log.warning("usage_not_kept", mapping=entry.mapping.id, error=str(error)[:300])
             return
+        entry.traffic.keep(usage)
         kind = entry.mapping.protocol
         metrics.STREAM_BYTES.labels(kind, "to_agent").inc(usage.sent)
         metrics.STREAM_BYTES.labels(kind, "from_agent").inc(usage.received)

@@ -32,10 +32,26 @@ def test_taking_and_giving_back() -> None:
     end.bytes_in = 5
     usage = traffic.take()
     assert (usage.connections, usage.sent) == (1, 5)
-    assert not traffic.pending()
+    assert not traffic.take()  # nobody gets it twice,
+    assert (traffic.pending().sent, traffic.settled) == (5, False)  # but it does not last yet
     end.bytes_in = 8
     traffic.give_back(usage)
+    assert traffic.settled
     assert (traffic.pending().connections, traffic.take().sent) == (1, 8)
+
+
+def test_what_lasts_is_pending_no_more() -> None:
+    traffic, end = Traffic(), End()
+    traffic.begin(end, 1.0)
+    end.bytes_in = 5
+    first = traffic.take()
+    end.bytes_in = 8
+    second = traffic.take()
+    assert traffic.writes == 2
+    traffic.keep(second)
+    assert (traffic.pending(), traffic.settled) == (Usage(1, 5, 0, 1.0), False)
+    traffic.keep(first)
+    assert (traffic.pending(), traffic.settled) == (Usage(0, 0, 0, 1.0), True)
 
 
 def test_rates() -> None:

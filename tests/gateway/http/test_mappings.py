@@ -206,6 +206,32 @@ async def test_stats_merge_what_is_stored_and_what_goes_on(tenants: Tenants) -> 
     assert stats == merged | {"sent_rate": 5.0, "received_rate": 6.0, "dropped": 4}
 
 
+@pytest.mark.parametrize(
+    "before",
+    [MappingLive(total_connections=3), MappingLive(total_connections=3, writes=1, settled=False)],
+)
+async def test_totals_do_not_dip_while_they_are_written(
+    tenants: Tenants, monkeypatch: pytest.MonkeyPatch, before: MappingLive
+) -> None:
+    """The row was read before, what is not in it after it was written."""
+    made = await tenants.made()
+    mappings = tenants.app.services.mappings
+    get = mappings.get
+
+    async def written_meanwhile(*arguments: Any) -> Any:
+        stale = await get(*arguments)
+        if tenants.entries.lives[made["id"]] is before:
+            await mappings.add_usage(made["id"], connections=3)
+            tenants.entries.lives[made["id"]] = MappingLive(writes=1)
+        return stale
+
+    monkeypatch.setattr(mappings, "get", written_meanwhile)
+    for path in (f"{PATH}/{made['id']}/stats", f"{PATH}/{made['id']}"):
+        tenants.entries.lives.setdefault(made["id"], before)
+        found = (await tenants.ann.get(path)).json()["data"]
+        assert found.get("stats", found)["total_connections"] == 3
+
+
 async def test_the_health_of_the_target(tenants: Tenants) -> None:
     made = await tenants.made(health={"type": "http", "path": "/ok"})
     assert made["health"]["path"] == "/ok"

@@ -11,20 +11,20 @@ import socket
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import structlog
-from sqlalchemy.exc import SQLAlchemyError
 
 from underpass.control.access import Action, Decision
 from underpass.control.mapping import Mapping, MappingLive
 from underpass.core import metrics
 from underpass.core.clock import Clock
-from underpass.core.errors import InvalidRequest, Unavailable, UnderpassError
+from underpass.core.errors import InvalidRequest, UnderpassError
 from underpass.core.supervisor import Supervisor
 from underpass.gateway.entrypoints.admission import AddressRules, Places
 from underpass.gateway.entrypoints.allowance import Allowance
 from underpass.gateway.entrypoints.allowances import Allowances
+from underpass.gateway.entrypoints.passage import Answering, Passage
 from underpass.gateway.entrypoints.permission import OwnerRights, action_for
 from underpass.gateway.entrypoints.refusals import Refusals, reason_of
 from underpass.gateway.entrypoints.shape import Shape
@@ -35,7 +35,7 @@ from underpass.links.layers import Layers
 from underpass.links.link import Opening
 from underpass.links.stream import Stream
 
-__all__ = ["MAX_CONNECTIONS", "MAX_FLOWS", "Answering", "EntryPoint", "Passage", "Surroundings"]
+__all__ = ["MAX_CONNECTIONS", "MAX_FLOWS", "EntryPoint", "Surroundings"]
 
 _log = structlog.get_logger(__name__)
 
@@ -69,60 +69,6 @@ class Surroundings:
     flows: Places
     balancers: AddressRules | None = None
     allowances: Allowances | None = None
-
-
-class Answering(Protocol):
-    """Where a datagram came to, and its answers leave from (``DatagramSocket``)."""
-
-    @property
-    def address(self) -> Address: ...
-
-    def send(self, data: bytes, address: Address | None = None) -> bool:
-        """Send an answer; False when it was dropped."""
-        ...
-
-
-class Passage:
-    """One connection, flow or association on its way through, so that it can be found and cut."""
-
-    __slots__ = (
-        "action", "counted", "moved", "near", "peer", "preamble", "source", "task", "when",
-    )  # fmt: skip
-
-    def __init__(self, source: tuple[str, int], now: float) -> None:
-        self.peer = source  # whose connection it is
-        self.source = source  # for whom, when a balancer says so
-        self.action: Action = "forward"
-        self.task: asyncio.Task[None] | None = None
-        self.counted: Counted | None = None
-        self.near: Stream | None = None  # the user's end, while bytes are relayed
-        self.preamble = 0  # bytes of the user's that were for us
-        self.moved = 0
-        self.when = now  # monotonic; when it was last seen to move
-
-    def touch(self) -> None:
-        """It moved, even if no byte was in it."""
-        self.moved = -1
-
-    def cut(self) -> None:
-        """End it at once."""
-        if self.task is not None:
-            self.task.cancel()
-
-    def end(self, error: UnderpassError) -> None:
-        """The same, and both ends are told why where there is a way to say so."""
-        if self.near is not None:
-            self.near.abort(error.code, str(error))
-        else:
-            self.cut()
-
-    def idle(self, now: float) -> float:
-        """Seconds since it was first seen to stand still."""
-        counted = self.counted
-        moved = 0 if counted is None else counted.bytes_in + counted.bytes_out
-        if moved != self.moved:
-            self.moved, self.when = moved, now
-        return now - self.when
 
 
 class EntryPoint(ABC):
@@ -215,6 +161,8 @@ class EntryPoint(ABC):
             bytes_received=pending.received,
             last_active_at=pending.last_active_at,
             dropped=traffic.dropped,
+            writes=traffic.writes,
+            settled=traffic.settled,
         )
 
     def tick(self) -> None:
@@ -333,7 +281,7 @@ class EntryPoint(ABC):
         mapping, around = self.mapping, self._around
         agent = mapping.target_agent_id
         passage.action = action_for(target)
-        await self._has_traffic_left()
+        await self.allowance.require()
         owner = await around.rights.require(mapping.user_id, agent, passage.action)
         if mapping.source.agent_id is not None:
             await around.rights.require(mapping.user_id, mapping.source.agent_id, "forward")
@@ -356,12 +304,6 @@ class EntryPoint(ABC):
                 place.free()
             return error
         return None
-
-    async def _has_traffic_left(self) -> None:
-        try:
-            await self.allowance.require()
-        except (SQLAlchemyError, OSError):
-            raise Unavailable("The database does not answer.", code="no_answer") from None
 
     def _begin(self, passage: Passage, counted: Counted) -> None:
         """Bytes of *passage* are counted from now on, at its user's end."""

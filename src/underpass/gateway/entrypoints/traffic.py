@@ -46,6 +46,7 @@ class Traffic:
         sent_rate: bytes per second from users, over the last two samples.
         received_rate: bytes per second to users.
         dropped: datagrams lost here, for whatever reason.
+        writes: how often what was taken began to be written where it lasts.
     """
 
     def __init__(self) -> None:
@@ -54,6 +55,9 @@ class Traffic:
         self._sent = 0
         self._received = 0
         self._taken = Usage()
+        self._kept = Usage()
+        self._writing = 0
+        self.writes = 0
         self._seen = (0, 0)
         self._sampled: tuple[float, int, int] | None = None
         self.last_active_at: float | None = None
@@ -94,18 +98,37 @@ class Traffic:
             received += stream.bytes_out - base[1]
         return Usage(self._connections, sent, received, self.last_active_at)
 
+    @property
+    def settled(self) -> bool:
+        """Whether nothing is being written: then totals that last and :meth:`pending` are all."""
+        return not self._writing
+
     def pending(self) -> Usage:
-        """What nobody has taken yet."""
-        return _minus(self.total(), self._taken)
+        """What is not known to last yet; what is just being written is."""
+        return _minus(self.total(), self._kept)
 
     def take(self) -> Usage:
-        """What has passed since the last ``take``; count it where it lasts."""
+        """What has passed since the last ``take``; count it where it lasts, then :meth:`keep` it
+        or :meth:`give_back` (not when it is nothing)."""
         total = self.total()
         usage, self._taken = _minus(total, self._taken), total
+        if usage:
+            self._writing += 1
+            self.writes += 1
         return usage
+
+    def keep(self, usage: Usage) -> None:
+        """*usage*, which was taken, is where it lasts."""
+        self._writing -= 1
+        self._kept = Usage(
+            self._kept.connections + usage.connections,
+            self._kept.sent + usage.sent,
+            self._kept.received + usage.received,
+        )
 
     def give_back(self, usage: Usage) -> None:
         """*usage* could not be kept; the next ``take`` has it again."""
+        self._writing -= 1
         self._taken = _minus(self._taken, usage)
 
     def sample(self, now: float, monotonic: float) -> None:

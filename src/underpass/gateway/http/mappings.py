@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from fastapi import APIRouter, Path, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
-from underpass.control.mapping import Mapping, mapping_record, mapping_stats
+from underpass.control.mapping import Mapping, MappingLive, mapping_record, mapping_stats
 from underpass.control.mapping_list import SORTABLE, MappingFilter
 from underpass.control.subject import Subject
 from underpass.gateway.http.envelope import (
@@ -32,6 +32,8 @@ Protocol = Literal["tcp", "udp", "socks5", "unix"]
 Status = Literal["active", "disabled", "error"]
 MappingId = Annotated[str, Path(examples=["6f1c2a9e-0b7d-4c55-9d63-2f0a5b9e7c11"])]
 
+LOOKS: Final = 5
+"""At a mapping whose totals are just being written, until it is told as it was last seen."""
 _AGENT: Final = "0b9c7f1e-5d1a-4a53-8f0e-3c1f2a7d9e44"
 _EXAMPLE: Final[dict[str, Any]] = {
     "protocol": "tcp",
@@ -331,7 +333,8 @@ async def create(body: MappingAsked, request: Request, caller: Caller) -> Any:
 )
 async def read(mapping_id: MappingId, request: Request, caller: Caller) -> Any:
     """One mapping; unknown ones and other people's get the same 404."""
-    return ok(_record(request, await services_of(request).mappings.get(caller, mapping_id)))
+    mapping, live = await _seen(request, caller, mapping_id)
+    return ok(mapping_record(mapping, live, _host(request)))
 
 
 @router.put(
@@ -369,9 +372,7 @@ async def delete(mapping_id: MappingId, request: Request, caller: Caller) -> Any
 )
 async def stats(mapping_id: MappingId, request: Request, caller: Caller) -> Any:
     """Totals up to this moment, and the rates of the last seconds."""
-    mappings = services_of(request).mappings
-    mapping = await mappings.get(caller, mapping_id)
-    live = mappings.entry_points.live(mapping.id)
+    mapping, live = await _seen(request, caller, mapping_id)
     return ok(
         mapping_stats(mapping, live)
         | {
@@ -382,7 +383,27 @@ async def stats(mapping_id: MappingId, request: Request, caller: Caller) -> Any:
     )
 
 
+async def _seen(request: Request, caller: Subject, mapping_id: str) -> tuple[Mapping, MappingLive]:
+    """A mapping, and what is not in its row yet.
+
+    Every few seconds the one is written to the other. What was read around that fits together
+    badly, by a little and for a moment; so look again.
+    """
+    mappings = services_of(request).mappings
+    looks = 0
+    while True:
+        looks += 1
+        before = mappings.entry_points.live(mapping_id)
+        mapping = await mappings.get(caller, mapping_id)
+        live = mappings.entry_points.live(mapping_id)
+        if looks == LOOKS or (before.settled and before.writes == live.writes):
+            return mapping, live
+
+
 def _record(request: Request, mapping: Mapping) -> dict[str, Any]:
-    host = urlsplit(origin_of(request)).hostname or "localhost"
     live = services_of(request).mappings.entry_points.live(mapping.id)
-    return mapping_record(mapping, live, host)
+    return mapping_record(mapping, live, _host(request))
+
+
+def _host(request: Request) -> str:
+    return urlsplit(origin_of(request)).hostname or "localhost"
