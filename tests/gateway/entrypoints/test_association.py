@@ -7,7 +7,7 @@ from typing import Any
 from underpass.control.mapping import Limits
 from underpass.core.clock import ManualClock
 from underpass.gateway.entrypoints.association import Association
-from underpass.gateway.entrypoints.entry_point import Passage
+from underpass.gateway.entrypoints.passage import Passage
 from underpass.gateway.entrypoints.shape import Shape
 
 GOOD = b"\0\0\0\1\x7f\0\0\1\0\x35hello"

@@ -40,7 +40,11 @@ class Bookkeeper(Protocol):
         ...
 
     async def load(self, allowance: Allowance) -> None:
-        """See how much of the month was used before."""
+        """See how much of the month was used before.
+
+        Raises:
+            Unavailable: the account can't be read.
+        """
         ...
 
 
@@ -156,7 +160,7 @@ class Allowance:
 
         Raises:
             TooManyRequests: as :meth:`check`.
-            UnderpassError, SQLAlchemyError, OSError: the account can't be read.
+            Unavailable: the account can't be read.
         """
         if self.is_metered and not self.loaded:
             await self._books.load(self)

@@ -17,7 +17,7 @@ from underpass.control.live import LiveBus, LiveMessage
 from underpass.control.quota import WARN_AT, Quota, month_of
 from underpass.control.quotas import TOPIC
 from underpass.core.clock import Clock
-from underpass.core.errors import UnderpassError
+from underpass.core.errors import Unavailable, UnderpassError
 from underpass.core.supervisor import Supervisor
 from underpass.gateway.entrypoints.allowance import Allowance
 
@@ -31,6 +31,7 @@ FLUSH: Final = 5.0
 """Seconds between two entries into the account; what a crash loses."""
 SWEEP: Final = 6 * 3600.0
 """Seconds between looks for what nobody needs any more."""
+_TIMEOUT: Final = 5.0
 _MAX_TOLD: Final = 10_000
 _DATABASE: Final = (UnderpassError, SQLAlchemyError, OSError, TimeoutError)
 
@@ -149,10 +150,17 @@ class Allowances:
 
     async def load(self, allowance: Allowance) -> None:
         """An allowance's: see how much of the month was used before."""
-        async with self._turn:
-            if not allowance.loaded:
-                month = allowance.month
-                allowance.settle(month, await self._traffic.used(allowance.user_id, month))
+        try:
+            async with asyncio.timeout(_TIMEOUT), self._turn:
+                if not allowance.loaded:
+                    month = allowance.month
+                    allowance.settle(month, await self._traffic.used(allowance.user_id, month))
+        except (SQLAlchemyError, OSError, TimeoutError):
+            raise Unavailable(
+                "Nobody can say how much of this month's traffic is used: the database does not "
+                "answer.",
+                code="no_answer", hint="Try again in a moment.", retry_after=1,
+            ) from None  # fmt: skip
 
     # -- the account ----------------------------------------------------------------------------
 

@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 from underpass.core.errors import UnderpassError
 from underpass.gateway.entrypoints.admission import plain_host
-from underpass.gateway.entrypoints.entry_point import Answering, Passage
 from underpass.gateway.entrypoints.flow import Drop, Flow
+from underpass.gateway.entrypoints.passage import Answering, Passage
 from underpass.gateway.entrypoints.shape import Shape
 from underpass.links.datagram_socket import Address
 from underpass.links.stream import Stream

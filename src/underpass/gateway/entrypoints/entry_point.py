@@ -6,7 +6,6 @@ they may pass, opens their streams and counts them. It owns all their tasks.
 
 from __future__ import annotations
 
-import asyncio
 import socket
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Iterable

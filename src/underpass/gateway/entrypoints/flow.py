@@ -13,7 +13,7 @@ from typing import Final, Literal
 
 from underpass.core import metrics
 from underpass.core.errors import UnderpassError
-from underpass.gateway.entrypoints.entry_point import Answering, Passage
+from underpass.gateway.entrypoints.passage import Answering, Passage
 from underpass.gateway.entrypoints.shape import Shape
 from underpass.links.datagram_socket import Address
 from underpass.links.stream import Stream

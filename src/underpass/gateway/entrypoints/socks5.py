@@ -14,9 +14,10 @@ from underpass.core import metrics
 from underpass.core.errors import Forbidden, InvalidRequest, Unavailable, UnderpassError
 from underpass.gateway.entrypoints.admission import plain_host
 from underpass.gateway.entrypoints.association import Association
-from underpass.gateway.entrypoints.entry_point import Answering, Passage, Surroundings
+from underpass.gateway.entrypoints.entry_point import Surroundings
 from underpass.gateway.entrypoints.flow import Drop
 from underpass.gateway.entrypoints.logins import Logins
+from underpass.gateway.entrypoints.passage import Answering, Passage
 from underpass.gateway.entrypoints.refusals import reason_of
 from underpass.gateway.entrypoints.tcp import StreamEntryPoint
 from underpass.links.compression import compressed

@@ -15,7 +15,8 @@ from abc import abstractmethod
 from underpass.core import metrics
 from underpass.core.errors import Forbidden, InvalidRequest, Unavailable, UnderpassError
 from underpass.gateway.entrypoints.admission import Places, plain_host
-from underpass.gateway.entrypoints.entry_point import Answering, EntryPoint, Passage
+from underpass.gateway.entrypoints.entry_point import EntryPoint
+from underpass.gateway.entrypoints.passage import Answering, Passage
 from underpass.links.compression import compressed
 from underpass.links.datagram_socket import Address
 from underpass.links.layers import Layers

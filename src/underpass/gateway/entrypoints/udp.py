@@ -10,13 +10,9 @@ from underpass.control.mapping import Mapping
 from underpass.core import metrics
 from underpass.core.errors import Forbidden, Unavailable, UnderpassError
 from underpass.gateway.entrypoints.admission import plain_host
-from underpass.gateway.entrypoints.entry_point import (
-    Answering,
-    EntryPoint,
-    Passage,
-    Surroundings,
-)
+from underpass.gateway.entrypoints.entry_point import EntryPoint, Surroundings
 from underpass.gateway.entrypoints.flow import Drop, Flow
+from underpass.gateway.entrypoints.passage import Answering, Passage
 from underpass.links.compression import compressed
 from underpass.links.datagram_socket import Address
 from underpass.links.packet_info import arrived_at
