@@ -60,15 +60,20 @@ def test_what_is_refused_is_not_counted() -> None:
     assert account.connections == 1
 
 
-def test_openings_a_minute() -> None:
+def test_tries_a_minute() -> None:
     clock = ManualClock()
     made = quota(clock)
     for _ in range(4):
-        for account in made.enter([("g-1", HOME)]):
-            account.leave()
-    assert refused(made, ("g-1", HOME)) == "guest_connections"
+        made.knock([("g-1", HOME)])
+    with pytest.raises(TooManyRequests):
+        made.knock([("g-1", HOME)])
+    for _ in range(2):
+        made.knock([("g-2", HOME)])
+    with pytest.raises(TooManyRequests):
+        made.knock([("g-3", HOME)])
+    made.knock([("g-3", "192.0.2.2")])
     clock.advance(MINUTE)
-    made.enter([("g-1", HOME)])
+    made.knock([("g-1", HOME)])
 
 
 def test_traffic_in_all_by_guest_and_address() -> None:

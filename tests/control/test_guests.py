@@ -10,6 +10,7 @@ from tests.control.offering import TARGET, Lending
 from underpass.control.access import ACTIONS, AgentView, authorise
 from underpass.control.guest import LIFETIME, GuestMode
 from underpass.control.guests import LOGINS, Guests, guest_end
+from underpass.control.identities import Identities
 from underpass.control.live import LiveMessage
 from underpass.control.offers import GUESTS_OFFERS, TRIES
 from underpass.control.rate_limits import RateLimits
@@ -75,6 +76,22 @@ class TestComingIn:
         await inn.guest("192.0.2.2")
         inn.clock.advance(3600)
         await inn.guest()
+
+    async def test_and_from_all_addresses(self, inn: Inn, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("underpass.control.guests.ALL_LOGINS", 2)
+        await inn.guest("192.0.2.2")
+        await inn.guest("192.0.2.3")
+        with pytest.raises(TooManyRequests):
+            await inn.guest("192.0.2.4")
+
+    async def test_links_ask_whether_it_still_counts(self, inn: Inn) -> None:
+        identities = Identities(inn.database, inn.clock, inn.bus, idle=3600.0)
+        guest = await inn.guest()
+        assert not await identities.still_valid(guest)
+        identities.guests = inn.guests
+        assert await identities.still_valid(guest)
+        inn.clock.advance(LIFETIME)
+        assert not await identities.still_valid(guest)
 
     def test_only_guests_logins_end_like_this(self) -> None:
         assert guest_end(Subject("u-1", "bob", "user", credential_id="guest:99")) == 0.0

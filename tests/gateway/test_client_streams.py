@@ -597,6 +597,20 @@ class TestGuests:
             await until(lambda: not len(here.streams))
             await (await client.open(LENT, {"agent": AGENT_ID})).close()
 
+    async def test_a_guest_who_asks_too_often_leaves_no_trace(self) -> None:
+        quota = GuestQuota(SystemClock(), replace(PER_GUEST, openings=3))
+        async with world() as here:
+            here.streams._guests = GuestStreams(quota, {}.get)
+            client = here.person(GUEST)
+            codes = list[str]()
+            for _ in range(6):
+                with pytest.raises(OpenRefused) as refused:
+                    await client.open(LENT, {"agent": AGENT_ID})
+                codes.append(refused.value.code)
+            assert codes[:3] == ["not_found"] * 3
+            assert codes[3:] == ["guest_connections"] * 3
+            await until(lambda: len(here.events.named("stream.denied")) == 3)
+
     async def test_a_guest_who_has_used_everything_is_cut(self) -> None:
         quota = GuestQuota(SystemClock(), replace(PER_GUEST, traffic=10))
         async with world() as here:

@@ -46,6 +46,21 @@ def test_who_is_counted() -> None:
             assert (passage.tap is None) == (expected == 0)
 
 
+def test_whoever_asks_too_often_is_not_even_looked_at() -> None:
+    made = streams()
+    for _ in range(SMALL.openings):
+        made.knock(GUEST)
+        made.knock(BOB)
+    with pytest.raises(TooManyRequests):
+        made.knock(GUEST)
+    made.knock(BOB)
+    for _ in range(SMALL.openings):
+        with made.passing(BOB, HOST, Cuts()):
+            pass
+    with pytest.raises(TooManyRequests), made.passing(BOB, HOST, Cuts()):
+        pass
+
+
 def test_streams_without_guests_stay_as_they_are() -> None:
     near, _far = memory_pair()
     with streams().passing(BOB, "a-1", Cuts()) as passage:

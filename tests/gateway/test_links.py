@@ -165,6 +165,9 @@ class TestServer:
             await until(lambda: node.registry.client_count == 4)
             await links[0].close()
             await until(lambda: node.registry.client_count == 3)
+            monkeypatch.setattr("underpass.gateway.link_server.MAX_GUEST_LINKS", 2)
+            await refused("g-2")
+            monkeypatch.undo()
             links.append(await link("g-2"))
             await until(lambda: node.registry.client_count == 4)
             for one in links:

@@ -29,7 +29,7 @@ class Allowed:
         offers: live at a time.
         links: at a time.
         connections: open at a time.
-        openings: connections begun in a minute.
+        openings: tried in a minute, allowed or not.
         traffic: bytes both ways in :data:`WINDOW`.
         bandwidth: bytes a second, each way.
     """
@@ -63,7 +63,7 @@ class Account:
         self.outbound = TokenBucket(allowed.bandwidth, clock=clock)
         self._clock = clock
         self._window_ends = clock.monotonic() + WINDOW
-        self._opened = 0
+        self._knocks = 0
         self._minute_ends = 0.0
 
     @property
@@ -83,20 +83,27 @@ class Account:
         now = self._clock.monotonic()
         if now >= self._window_ends:
             self.used, self._window_ends = 0, now + WINDOW
-        if now >= self._minute_ends:
-            self._opened, self._minute_ends = 0, now + MINUTE
         if self.used_up:
             raise spent()
-        if self.connections >= self.allowed.connections or self._opened >= self.allowed.openings:
-            raise TooManyRequests(
-                "Guests may not have so many connections.", code="guest_connections",
-                hint="Sign in, or close some.", retry_after=MINUTE,
-            )  # fmt: skip
+        if self.connections >= self.allowed.connections:
+            raise too_many()
+
+    def knock(self) -> None:
+        """Somebody tries to open a connection.
+
+        Raises:
+            TooManyRequests: too many did so within a minute.
+        """
+        now = self._clock.monotonic()
+        if now >= self._minute_ends:
+            self._knocks, self._minute_ends = 0, now + MINUTE
+        if self._knocks >= self.allowed.openings:
+            raise too_many()
+        self._knocks += 1
 
     def enter(self) -> None:
         """A connection begins."""
         self.connections += 1
-        self._opened += 1
 
     def leave(self) -> None:
         """A connection is over."""
@@ -123,6 +130,16 @@ class GuestQuota:
         """How many accounts are remembered."""
         return len(self._accounts)
 
+    def knock(self, guests: Iterable[tuple[str, str]]) -> None:
+        """These guests (id, address key) try to open something, which costs us a look-up and a
+        line in the audit trail whatever comes of it.
+
+        Raises:
+            TooManyRequests, Unavailable: as :meth:`enter`.
+        """
+        for account in self._of(guests):
+            account.knock()
+
     def enter(self, guests: Iterable[tuple[str, str]]) -> list[Account]:
         """A connection of these guests (id, address key) begins; every account is told.
 
@@ -131,15 +148,19 @@ class GuestQuota:
                 ``guest_traffic``); nothing is counted then.
             Unavailable: so many guests are not remembered (``too_many_guests``).
         """
+        accounts = self._of(guests)
+        for account in accounts:
+            account.check()
+        for account in accounts:
+            account.enter()
+        return accounts
+
+    def _of(self, guests: Iterable[tuple[str, str]]) -> list[Account]:
         accounts: dict[str, Account] = {}
         for guest_id, address in guests:
             accounts[guest_id] = self._account(guest_id, self.per_guest)
             key = f"address:{address}"
             accounts[key] = self._account(key, self.per_address)
-        for account in accounts.values():
-            account.check()
-        for account in accounts.values():
-            account.enter()
         return list(accounts.values())
 
     def _account(self, key: str, allowed: Allowed) -> Account:
@@ -152,6 +173,14 @@ class GuestQuota:
                 raise Unavailable("There are too many guests right now.", code="too_many_guests")
             found = self._accounts[key] = Account(allowed, self._clock)
         return found
+
+
+def too_many() -> UnderpassError:
+    """The error for who has, or tries to have, too many connections."""
+    return TooManyRequests(
+        "Guests may not have so many connections.", code="guest_connections",
+        hint="Sign in, or close some.", retry_after=MINUTE,
+    )  # fmt: skip
 
 
 def spent() -> UnderpassError:

@@ -18,6 +18,8 @@ __all__ = ["GuestLogin", "Guests"]
 
 LOGINS: Final = 30
 """Logins an address gets in an hour; each command of a guest takes one."""
+ALL_LOGINS: Final = 2000
+"""Logins of all addresses in an hour; each is a line in the audit trail."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,7 @@ class Guests:
                 details={"rule": "guests:off"},
             )  # fmt: skip
         await self._limits.hit("guest-login", address_key(ip), LOGINS, 3600.0)
+        await self._limits.hit("guest-login", "everybody", ALL_LOGINS, 3600.0)
         token, guest_id, end = self._tokens.make(self._clock.now())
         subject = _subject(guest_id, end, ip)
         await self._events.record("guest.admitted", actor=subject, ip=ip)

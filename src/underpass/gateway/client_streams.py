@@ -200,6 +200,7 @@ class ClientStreams:
         wanted = opening.meta.get("agent")
         if not isinstance(wanted, str) or not 0 < len(wanted) <= 253:
             raise InvalidRequest("meta.agent must name a machine.", code="invalid_meta")
+        self._guests.knock(subject)
         target = opening.target
         agent_id: str | None = None
         row: Any = None

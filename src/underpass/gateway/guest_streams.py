@@ -71,6 +71,15 @@ class GuestStreams:
         self._quota = quota
         self._address_of = address_of
 
+    def knock(self, subject: Subject) -> None:
+        """*subject* asks for a stream, allowed or not.
+
+        Raises:
+            TooManyRequests, Unavailable: see :meth:`GuestQuota.knock`.
+        """
+        if subject.role == "guest":
+            self._quota.knock([(subject.user_id, address_key(subject.ip))])
+
     @contextmanager
     def passing(self, subject: Subject, agent_id: str, cut: Cut) -> Iterator[GuestPassage]:
         """A stream of *subject*'s to *agent_id*, for as long as the context lasts. Whoever of the
@@ -83,7 +92,9 @@ class GuestStreams:
         if subject.role == "guest":
             guests.append((subject.user_id, address_key(subject.ip)))
         if is_guest(agent_id):
-            guests.append((agent_id, self._address_of(agent_id) or _UNKNOWN))
+            host = (agent_id, self._address_of(agent_id) or _UNKNOWN)
+            self._quota.knock([host])
+            guests.append(host)
         accounts = self._quota.enter(guests)
         try:
             yield GuestPassage(accounts, cut)

@@ -37,6 +37,8 @@ _log = structlog.get_logger(__name__)
 
 MAX_HANDSHAKES: Final = 1024
 """Handshakes under way at once; one more is told to come back."""
+MAX_GUEST_LINKS: Final = 1000
+"""Links of all guests; the rest is for people and machines."""
 MAX_HANDSHAKES_PER_ADDRESS: Final = 256
 _EVENT_EVERY: Final = 60.0
 """Seconds between two events about refused links from one address."""
@@ -211,12 +213,14 @@ class LinkServer:
         """Whether this person may have another link; guests have few, by login and address."""
         if subject.role != "guest":
             return True
-        address, mine, here = address_key(subject.ip), 0, 0
+        address, mine, here, all_ = address_key(subject.ip), 0, 0, 0
         for client in self.registry.clients():
             if client.subject.role == "guest":
+                all_ += 1
                 mine += client.subject.user_id == subject.user_id
                 here += address_key(client.subject.ip) == address
-        return mine < PER_GUEST.links and here < PER_ADDRESS.links
+        few = mine < PER_GUEST.links and here < PER_ADDRESS.links
+        return few and all_ < MAX_GUEST_LINKS
 
     async def _still_enrolled(self, link: Link) -> None:
         """End the link of a machine that was deleted during its handshake.
