@@ -142,8 +142,9 @@ class TestDeclaring:
         assert logs[0]["public"] == "tcp://gw.example.org:20000"
         await far.turn()
         assert far.asked == [["a"]]
-        await far.turn(TWO)
+        logs = await far.turn(TWO)
         assert far.asked == [["a"], ["a", "b"]]
+        assert [each.get("name") for each in logs] == ["b", None], "what is public where, once"
         far.link()
         await far.turn()
         assert far.asked[2:] == [["a", "b"]]

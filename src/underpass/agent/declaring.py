@@ -105,6 +105,7 @@ class Declaring:
         self._reread = False
         self._link: Link | None = None
         self._applied: list[dict[str, Any]] | None = None
+        self._public: dict[str, tuple[str, Any]] = {}
         self._refusals = 0
         self._refused = ""
         self._not_before = 0.0
@@ -200,9 +201,13 @@ class Declaring:
             for each in (cast("list[Any]", found) if isinstance(found, list) else [])
             if isinstance(each, dict)
         ]
+        before, self._public = self._public, {}
         for each in told:
             public = public_address(each, self._host)
             state = each.get("status")
+            self._public[str(each.get("name"))] = (public, state)
+            if before.get(str(each.get("name"))) == (public, state):
+                continue  # that has been said
             say: Callable[..., Any] = _log.warning if state == "error" else _log.info
             say("declared_mapping", name=each.get("name"), public=public, status=state,
                 **({"error": each.get("error")} if state == "error" else {}))  # fmt: skip
