@@ -72,6 +72,17 @@ def test_lists_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     assert GatewaySettings.load().trusted_proxies == ["10.0.0.0/8", "192.0.2.1"]
 
 
+def test_a_quota_in_the_environment_is_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNDERPASS_DEFAULT_QUOTA", '{"max_mappings": 5, "bandwidth": null}')
+    assert GatewaySettings.load().default_quota == {"max_mappings": 5, "bandwidth": None}
+    for wrong, text in (("5 mappings", "must be JSON"), ('{"bandwidth": "fast"}', "valid integer")):
+        monkeypatch.setenv("UNDERPASS_DEFAULT_QUOTA", wrong)
+        with pytest.raises(SettingsError, match=text) as caught:
+            GatewaySettings.load()
+        assert "default_quota" in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
 def test_constructing_directly_ignores_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UNDERPASS_LISTEN", "127.0.0.1:2")
     assert GatewaySettings().port == 3000

@@ -7,6 +7,7 @@ over the defaults. Every setting is described in docs/reference/settings.md.
 from __future__ import annotations
 
 import ipaddress
+import json
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -122,7 +123,7 @@ class GatewaySettings(BaseSettings):
     # Mappings
     max_mappings_per_user: int = Field(default=100, ge=1, le=100_000)
     """Mappings one person may have, disabled ones included, whose quota says nothing of it."""
-    default_quota: dict[str, int | None] = Field(default_factory=dict)
+    default_quota: Annotated[dict[str, int | None], NoDecode] = Field(default_factory=dict)
     """What people may use for whom nobody has set anything else, e.g. ``max_mappings: 5``."""
 
     # Limits
@@ -240,6 +241,16 @@ class GatewaySettings(BaseSettings):
     @classmethod
     def _proxies_may_be_a_comma_list(cls, value: Any) -> Any:
         return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+
+    @field_validator("default_quota", mode="before")
+    @classmethod
+    def _quota_may_be_json(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        try:
+            return json.loads(value)
+        except ValueError:
+            raise ValueError('must be JSON, e.g. {"max_mappings": 5}') from None
 
     @field_validator("trusted_proxies")
     @classmethod
