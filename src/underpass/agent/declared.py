@@ -8,18 +8,16 @@ what is wrong, and the nearest key that exists.
 from __future__ import annotations
 
 import difflib
-import ipaddress
-from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
 import yaml
 
+from underpass.agent.declared_mapping import CheckedMapping, Problem, Problems
 from underpass.agent.yaml_text import compose, line_of, plain_value
 from underpass.control.declared_plan import MAX_DECLARED
-from underpass.control.mapping import Health, Limits, Mapping, Options
+from underpass.control.mapping import Health, Limits, Options
 from underpass.control.mapping_options import MAX_NETWORKS
-from underpass.control.mapping_requests import changed_mapping, new_mapping
 from underpass.core.errors import InvalidRequest
 
 __all__ = ["KEYS", "MAX_DECLARED", "Declared", "DeclaredError", "Problem", "parse_declared"]
@@ -51,21 +49,6 @@ _ELSEWHERE: Final = {
     "status": "switch it with `underpass mappings disable` and `enable`",
     "target_client_id": "declared mappings lead to the machine that has the file",
 }
-_SOMEWHERE: Final = "00000000-0000-4000-8000-000000000000"
-_MAX_PROBLEMS: Final = 100
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One mistake.
-
-    Attributes:
-        line: where, the first is 1; 0: the file as a whole.
-        text: what is wrong, and what to do.
-    """
-
-    line: int
-    text: str
 
 
 class DeclaredError(InvalidRequest):
@@ -114,8 +97,8 @@ def parse_declared(data: bytes | str, source: str = "underpass.yaml") -> tuple[D
     root = compose(data, source, DeclaredError)
     reader = _Reader()
     found = reader.file(root) if root is not None else []
-    if reader.problems:
-        problems = tuple(sorted(reader.problems, key=lambda each: each.line))
+    if reader.problems.found:
+        problems = tuple(sorted(reader.problems.found, key=lambda each: each.line))
         first = problems[0]
         raise DeclaredError(f"{source}, line {first.line}: {first.text}", problems, source)
     return tuple(found)
@@ -125,11 +108,8 @@ class _Reader:
     """Turns YAML nodes into mappings, and collects what is wrong."""
 
     def __init__(self) -> None:
-        self.problems: list[Problem] = []
-
-    def fail(self, line: int, text: str) -> None:
-        if len(self.problems) < _MAX_PROBLEMS:
-            self.problems.append(Problem(line, text))
+        self.problems = Problems()
+        self.fail = self.problems.add
 
     def file(self, root: yaml.Node) -> list[Declared]:
         node = self.keys(root, "", "the file").get("mappings")
@@ -144,7 +124,7 @@ class _Reader:
         found: list[Declared] = []
         names: dict[str, int] = {}
         for number, each in enumerate(node.value):
-            if len(self.problems) >= _MAX_PROBLEMS:
+            if self.problems.full:
                 break
             mapping = self.mapping(each, f"mappings[{number}]")
             if mapping is None:
@@ -166,7 +146,7 @@ class _Reader:
         known = KEYS[place]
         found: dict[str, yaml.Node] = {}
         for key, value in node.value:
-            if len(self.problems) >= _MAX_PROBLEMS:
+            if self.problems.full:
                 break
             name = str(key.value) if isinstance(key, yaml.ScalarNode) else "?"
             if name not in known:
@@ -178,7 +158,7 @@ class _Reader:
         return found
 
     def mapping(self, node: yaml.Node, what: str) -> Declared | None:
-        before = len(self.problems)
+        before = len(self.problems.found)
         given = self.keys(node, "mappings", what)
         if not isinstance(node, yaml.MappingNode):
             return None
@@ -190,8 +170,10 @@ class _Reader:
         if not all(isinstance(values.get(needed), str) for needed in ("name", "protocol")):
             return None
         name = str(values["name"])
-        body = _Checked(self, f"{what} ({name[:64]})", given, line, before).body(values)
-        return None if len(self.problems) > before else Declared(name, body, line)
+        body = CheckedMapping(self.problems, f"{what} ({name[:64]})", given, line, before).body(
+            values
+        )
+        return None if len(self.problems.found) > before else Declared(name, body, line)
 
     def value(self, name: str, node: yaml.Node, what: str) -> Any:
         """The value of one key of a mapping, objects and lists included."""
@@ -208,143 +190,6 @@ class _Reader:
             ]
         self.fail(line_of(node), f"{name} of {what} {_shape(name)}.")
         return None
-
-
-class _Checked:
-    """One mapping on its way to the gateway's words: each part is tried by itself, so that one
-    mistake does not hide the next.
-
-    Args:
-        before: problems there were before this mapping.
-    """
-
-    def __init__(
-        self, reader: _Reader, what: str, given: dict[str, yaml.Node], line: int, before: int
-    ) -> None:
-        self._reader = reader
-        self._what = what
-        self._given = given
-        self._line = line
-        self._before = before
-
-    def body(self, values: dict[str, Any]) -> dict[str, Any]:
-        protocol = values["protocol"]
-        body: dict[str, Any] = {"name": values["name"], "protocol": protocol}
-        try:
-            start = _blank(protocol)
-        except InvalidRequest as error:
-            self._fail(error)
-            return body
-        body |= self._source(values.get("source")) | self._target(protocol, values.get("target"))
-        for name in ("limits", "options", "group", "balance", "health"):
-            value = values.get(name)
-            if value is None:
-                continue
-            body[name] = value
-        for part in _parts(body):
-            try:
-                changed_mapping(start, part)
-            except InvalidRequest as error:
-                self._fail(error)
-        if len(self._reader.problems) == self._before:  # else it may be a mere consequence
-            try:
-                new_mapping(body | {"target_client_id": _SOMEWHERE}, id="", user_id="", now=0.0)
-            except InvalidRequest as error:
-                self._fail(error)
-        return body
-
-    def _source(self, value: Any) -> dict[str, Any]:
-        if value is None:
-            return {}
-        if isinstance(value, dict):
-            return {"source": value}
-        if isinstance(value, str) and "-" in value:
-            return {"source": {"port_range": value}}
-        return {"source": {"port": value}}
-
-    def _target(self, protocol: str, value: Any) -> dict[str, Any]:
-        if protocol == "socks5":
-            if value is not None:
-                self._fail_at("target", "is not for socks5: every client names its own.")
-            return {}
-        if value is None:
-            if self._shapeless("target"):
-                return {}
-            self._fail_at("", f"target is missing; {_TARGETS[protocol]}.")
-            return {}
-        if protocol == "unix":
-            return {"target_path": value}
-        host, colon, port = value.rpartition(":")
-        if not (port.isascii() and port.isdigit() and len(port) <= 5) or (colon and not host):
-            self._fail_at("target", f"{value[:80]!r} is none; {_TARGETS[protocol]}.")
-            return {}
-        found: dict[str, Any] = {"target_port": int(port)}
-        if not colon:
-            return found
-        bare = host.removeprefix("[").removesuffix("]")
-        if ":" in host and (bare == host or not _is_ipv6(bare)):
-            self._fail_at("target", f"{value[:80]!r}: an IPv6 address goes into brackets.")
-            return {}
-        return found | {"target_host": bare}
-
-    def _shapeless(self, name: str) -> bool:
-        """Whether something stands there that has been complained about already."""
-        node = self._given.get(name)
-        return node is not None and not isinstance(node, yaml.ScalarNode)
-
-    def _fail(self, error: InvalidRequest) -> None:
-        text = error.message.replace("target_path:", "target:").replace("target_port:", "target:")
-        text = text.replace("target_host:", "target:").replace("an object", "`key: value` lines")
-        where = str(error.details.get("field") or "")
-        hint = f" {error.hint}" if error.hint else ""
-        self._reader.fail(self._line_of(where), f"{self._what}: {text}{hint}")
-
-    def _fail_at(self, name: str, text: str) -> None:
-        shown = f"{name} {text}" if name else text
-        self._reader.fail(self._line_of(name), f"{self._what}: {shown}")
-
-    def _line_of(self, where: str) -> int:
-        """The line of a field such as ``options.allow_ips[3]``, as near as there is one."""
-        outer, _, inner = where.partition(".")
-        node = self._given.get("target" if outer.startswith("target_") else outer)
-        if node is None:
-            return self._line
-        if isinstance(node, yaml.MappingNode):
-            wanted = inner.partition("[")[0]
-            for key, value in node.value:
-                if isinstance(key, yaml.ScalarNode) and key.value == wanted:
-                    return line_of(value if isinstance(value, yaml.ScalarNode) else key)
-        return line_of(node)
-
-
-_TARGETS: Final = {
-    "tcp": "write PORT or HOST:PORT as this machine sees it",
-    "udp": "write PORT or HOST:PORT as this machine sees it",
-    "unix": "write the path of a socket",
-}
-
-
-def _blank(protocol: str) -> Mapping:
-    """The least a mapping of *protocol* can be; every part is tried on it."""
-    least: dict[str, Any] = {"protocol": protocol, "target_client_id": _SOMEWHERE}
-    if protocol in {"tcp", "udp"}:
-        least["target_port"] = 1
-    elif protocol == "unix":
-        least["target_path"] = "/"
-    return new_mapping(least, id="", user_id="", now=0.0)
-
-
-def _parts(body: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    for name, value in body.items():
-        if name not in {"limits", "options"} or not isinstance(value, dict):
-            yield {name: value}
-            continue
-        together = {key: value[key] for key in ("username", "password") if key in value}
-        together |= {key: value[key] for key in ("bandwidth", "burst") if key in value}
-        if together:
-            yield {name: together}
-        for key in value.keys() - together.keys():
-            yield {name: {key: value[key]}}
 
 
 def _shape(name: str) -> str:
@@ -364,10 +209,3 @@ def _advice(name: str, known: tuple[str, ...]) -> str:
 
 def _is_null(node: yaml.Node) -> bool:
     return isinstance(node, yaml.ScalarNode) and plain_value(node) is None
-
-
-def _is_ipv6(text: str) -> bool:
-    try:
-        return ipaddress.ip_address(text).version == 6
-    except ValueError:
-        return False
