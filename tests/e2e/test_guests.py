@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,30 +13,21 @@ import pytest
 from tests.e2e.programs import (
     AgentProgram,
     GatewayProgram,
-    Program,
-    eventually,
     killing,
     run,
 )
+from tests.e2e.test_offers import Command
 from tests.e2e.tunnelled import connect, echo, ended, tcp_server
 
 OFFERS = "/api/v1/offers"
 
 
-class Command(Program):
+class Guest(Command):
     """A command that stays, of somebody without a login."""
 
-    def start(self, *arguments: str) -> Command:
+    def run(self, *arguments: str) -> Guest:
         self.spawn(list(arguments))
         return self
-
-    def said(self, pattern: str) -> str:
-        def probe() -> str | None:
-            found = re.search(pattern, self.text(), re.MULTILINE)
-            assert found or self.alive, self.text()
-            return found[1] if found else None
-
-        return str(eventually(probe, 30, f"{self.name} saying {pattern}"))
 
     def ends_with(self, timeout: float = 20) -> int:
         assert self.process is not None
@@ -79,13 +69,13 @@ def works(port: int, word: bytes = b"hello") -> None:
 def test_from_guest_to_guest_and_ended_by_an_admin(
     house: House, target: int, tmp_path: Path
 ) -> None:
-    offer, accept = Command("offer", tmp_path / "ann"), Command("accept", tmp_path / "bob")
+    offer, accept = Guest("offer", tmp_path / "ann"), Guest("accept", tmp_path / "bob")
     with killing(offer, accept), tcp_server(echo) as other:
-        offer.start("offer", "--server", house.url, "tcp", f"127.0.0.1:{target}")
+        offer.run("offer", "--server", house.url, "tcp", f"127.0.0.1:{target}")
         line = offer.said(r"^(underpass .*)$")
         assert line.startswith(f"underpass --server {house.url} accept ")
         code = line.split()[-1]
-        accept.start("accept", code.lower(), "--server", house.url, "--listen", "0")
+        accept.run("accept", code.lower(), "--server", house.url, "--listen", "0")
         port = int(accept.said(r"^listening on 127\.0\.0\.1:(\d+)$"))
         works(port)
         assert offer.said(r"^Accepted by (guest-\w+)")
@@ -130,9 +120,9 @@ def test_a_person_uses_a_guests_code_and_ctrl_c_ends_it(
     house: House, target: int, tmp_path: Path
 ) -> None:
     admin = house.login()
-    offer, accept = Command("offer", tmp_path / "ann"), Command("accept", tmp_path / "bob")
+    offer, accept = Guest("offer", tmp_path / "ann"), Guest("accept", tmp_path / "bob")
     with killing(offer, accept):
-        offer.start("offer", "tcp", str(target), "--server", house.url)
+        offer.run("offer", "tcp", str(target), "--server", house.url)
         code = offer.said(r"accept (\S+)$")
         token = str(admin.headers["Authorization"]).removeprefix("Bearer ")
         accept.spawn(
@@ -165,13 +155,13 @@ def test_where_guests_only_borrow_and_where_there_are_none(
     house.open("accept")
     admin = house.login()
     box = AgentProgram(tmp_path, house, "box", token=house.join_token(admin))
-    accept = Command("accept", tmp_path / "bob")
+    accept = Guest("accept", tmp_path / "bob")
     with killing(box, accept):
         box.start()
         machine = house.machine(admin, "box")["id"]
         wanted = {"target_client_id": machine, "target_port": target}
         code = admin.post(OFFERS, json=wanted).json()["data"]["code"]
-        accept.start("accept", code, "--server", house.url, "--listen", "0")
+        accept.run("accept", code, "--server", house.url, "--listen", "0")
         works(int(accept.said(r"^listening on 127\.0\.0\.1:(\d+)$")))
         refused = run(house, tmp_path / "x", "offer", "tcp", str(target), token="")
         assert refused.returncode == 3, refused.stderr

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 from underpass.agent.openers import Opener, dispatch
@@ -13,15 +10,13 @@ from underpass.agent.openers.tcp import tcp_opener, unix_opener
 from underpass.agent.policy import Policy, Rule
 from underpass.agent.resumables import Resumables
 from underpass.cli.api import Api
+from underpass.cli.kept_link import kept_link
 from underpass.cli.options import Connection
 from underpass.cli.output import Output
 from underpass.cli.tunnel_options import Stopping
 from underpass.core.errors import Forbidden, Gone, NotFound, UnderpassError
-from underpass.core.logging import configure_logging
 from underpass.links.client_keeper import ClientKeeper
-from underpass.links.dial import dial
-from underpass.links.link import Link, Opening
-from underpass.wire.handshake import ClientIdentity, Established
+from underpass.links.link import Opening
 
 __all__ = ["lend"]
 
@@ -62,7 +57,7 @@ async def lend(
     resumables = Resumables()
     lent = _Lent(resumables)
     try:
-        async with _link(connection, lent) as keeper:
+        async with kept_link(connection, on_open=lent) as keeper:
             made = await asyncio.to_thread(_post, connection, wanted)
             lent.target = str(made["target"])
             command = f"underpass --server {connection.server} accept {made['code']}"
@@ -77,36 +72,6 @@ async def lend(
                 await asyncio.to_thread(_revoke, connection, made["id"], output)
     finally:
         await resumables.close()
-
-
-@asynccontextmanager
-async def _link(connection: Connection, opener: Opener) -> AsyncIterator[ClientKeeper]:
-    level = os.environ.get("UNDERPASS_LOG_LEVEL", "")
-    configure_logging(level if level in ("debug", "info", "warning") else "error")
-    pinned = connection.gateway_key
-
-    def established(found: Established) -> None:
-        nonlocal pinned
-        pinned = found.node_key
-
-    async def dialled() -> Link:
-        link = await dial(
-            connection.server,
-            ClientIdentity(connection.required_token, name="cli"),
-            transport=connection.transport,
-            fingerprint=connection.fingerprint,
-            pinned_key=pinned,
-            on_established=established,
-        )
-        link.on_open(opener)
-        return link
-
-    keeper = ClientKeeper(dialled)
-    try:
-        await keeper.start()
-        yield keeper
-    finally:
-        await keeper.close()
 
 
 async def _end(

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
 from underpass.cli.agent_keys import PinnedMachine, sealed
+from underpass.cli.kept_link import kept_link
 from underpass.cli.known_machines import KnownMachines
 from underpass.cli.lean_imports import absent
 from underpass.cli.options import Connection
 from underpass.cli.tunnel_options import TunnelOptions
 
 with absent("rich"):
-    from underpass.core.logging import configure_logging
     from underpass.links.client_keeper import ClientKeeper
     from underpass.links.compression import compressed
-    from underpass.links.dial import DialTransport, dial
     from underpass.links.layers import Compression, Layers
-    from underpass.links.link import Link
     from underpass.links.stream import Stream
-    from underpass.wire.handshake import ClientIdentity, Established
 
 __all__ = ["MachinePath", "machine_path"]
 
@@ -75,9 +71,6 @@ async def machine_path(
 ) -> AsyncIterator[MachinePath]:
     """The way to *machine* (as the API describes it), with its first link made.
 
-    The gateway's key is pinned from the first link on, if not before: whoever answers at its
-    address after a restart has to be the same.
-
     Args:
         note: told what a person should know, in one line.
         called: what was typed to mean the machine, if that was not its id.
@@ -87,32 +80,10 @@ async def machine_path(
             has on record.
         UnderpassError: not signed in, refused, or not reached.
     """
-    level = os.environ.get("UNDERPASS_LOG_LEVEL", "")
-    configure_logging(level if level in ("debug", "info", "warning") else "error")
-    pinned = connection.gateway_key
-
-    def established(found: Established) -> None:
-        nonlocal pinned
-        pinned = found.node_key
-
-    async def dialled() -> Link:
-        return await dial(
-            connection.server,
-            ClientIdentity(connection.required_token, name="cli"),
-            transport=cast("DialTransport", options.transport or connection.transport),
-            fingerprint=connection.fingerprint,
-            pinned_key=pinned,
-            on_established=established,
-        )
-
     known = KnownMachines(connection.server)
     pinned_machine = PinnedMachine(machine, known, called, options.agent_key)
     if options.e2e:
         pinned_machine.expected()
     layers = Layers(cast("Compression", options.compression), options.e2e)
-    keeper = ClientKeeper(dialled)
-    try:
-        await keeper.start()
+    async with kept_link(connection, options.transport) as keeper:
         yield MachinePath(keeper, str(machine["id"]), pinned_machine, layers, options, note)
-    finally:
-        await keeper.close()
