@@ -597,6 +597,18 @@ class TestGuests:
             await until(lambda: not len(here.streams))
             await (await client.open(LENT, {"agent": AGENT_ID})).close()
 
+    async def test_nobody_looks_for_a_guests_quota_among_peoples(self) -> None:
+        class Nobodys:
+            def of(self, user_id: str) -> Any:
+                raise AssertionError(user_id)
+
+        async with world() as here:
+            here.streams._allowances = Nobodys()  # type: ignore[assignment]
+            here.offers.lent.add((GUEST.user_id, AGENT_ID, LENT))
+            stream = await here.person(GUEST).open(LENT, {"agent": AGENT_ID})
+            stream.write(b"hello")
+            assert await stream.read() == b"hello"
+
     async def test_a_guest_who_asks_too_often_leaves_no_trace(self) -> None:
         quota = GuestQuota(SystemClock(), replace(PER_GUEST, openings=3))
         async with world() as here:
