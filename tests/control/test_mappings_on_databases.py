@@ -116,10 +116,20 @@ async def test_everything_comes_back_as_it_was_stored(database: Database) -> Non
                 "username": "ünal", "password": "päss 🚇", "allow_ips": ["::/0"],
                 "compression": "adaptive", "idle_timeout": 0.5 + 1,
             },
-            "group": "g", "balance": "least_connections", "health": {"type": "http"},
+            "group": "g", "balance": "least_connections",
         },
     )  # fmt: skip
     assert await house.mappings.get(house.ada, made.id) == made
+    tried = await house.mappings.create(
+        house.ada,
+        {
+            "protocol": "tcp", "target_client_id": house.box, "target_port": 80,
+            "group": "h", "health": {"type": "http", "path": "/ok", "interval": 3, "fall": 4},
+        },
+    )  # fmt: skip
+    assert await house.mappings.get(house.ada, tried.id) == tried
+    assert tried.balancing.health is not None
+    await house.mappings.delete(house.ada, tried.id)
     await house.mappings.add_usage(made.id, sent=2**40, received=2**41, last_active_at=1.25)
     found = await house.mappings.get(house.ada, made.id)
     assert (found.bytes_sent, found.bytes_received, found.last_active_at) == (2**40, 2**41, 1.25)

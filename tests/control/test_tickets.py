@@ -7,6 +7,7 @@ import pytest
 from underpass.control.subject import Subject
 from underpass.control.tickets import TICKET_SECONDS, Ticket, TicketRefused, Tickets
 from underpass.core.clock import ManualClock
+from underpass.core.errors import Forbidden
 from underpass.core.ids import hash_secret
 from underpass.store.kv import MemoryStore
 
@@ -45,6 +46,13 @@ async def test_no_two_are_alike_and_none_is_stored() -> None:
         stored = await office.kv.get(f"ticket:{hash_secret(token)}")
         assert stored is not None
         assert token.encode() not in stored
+
+
+async def test_guests_get_none() -> None:
+    office = Office()
+    guest = Subject("guest:1", "guest", "guest")
+    with pytest.raises(Forbidden):
+        await office.tickets.issue(guest, "a-1", command=None, login=None, cols=80, rows=24)
 
 
 async def test_it_works_once() -> None:

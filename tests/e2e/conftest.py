@@ -72,9 +72,12 @@ class Standing:
 
 @pytest.fixture(scope="session")
 def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standing]:
-    """What tests of modules with ``STANDING = True`` get as their ``gateway`` and ``agent``: starting
-    two programs for each of a hundred tests would be most of what the tests take. Such tests use
-    names of their own (:func:`tests.e2e.programs.unique`) and count from where they began."""
+    """What tests of modules with ``STANDING = True`` get as their ``gateway`` and ``agent``.
+
+    Starting two programs for each of a hundred tests would be most of what the tests take. Such
+    tests use names of their own (:func:`tests.e2e.programs.unique`) and count from where they
+    began.
+    """
     world = Standing(tmp_path_factory.mktemp("standing"))
     try:
         yield world

@@ -7,7 +7,7 @@ from typing import Literal
 import msgspec
 
 from underpass.control.subject import Subject
-from underpass.core.errors import Unauthenticated
+from underpass.core.errors import Forbidden, Unauthenticated
 from underpass.core.ids import hash_secret, new_secret
 from underpass.store.kv.store import KeyValueStore
 
@@ -70,7 +70,13 @@ class Tickets:
         rows: int,
         session_id: str | None = None,
     ) -> tuple[str, Ticket]:
-        """A new token and what it stands for. The token itself is kept nowhere."""
+        """A new token and what it stands for. The token itself is kept nowhere.
+
+        Raises:
+            Forbidden: to a guest; :func:`underpass.control.access.authorise` says so before.
+        """
+        if subject.role == "guest":
+            raise Forbidden("Guests open no terminals.")
         token = new_secret(_PREFIX)
         ticket = Ticket(
             user_id=subject.user_id,

@@ -41,7 +41,7 @@ def _has_index() -> bool:
     return _INDEX in {index["name"] for index in found}
 
 
-def _column(name: str, kind: sa.types.TypeEngine[object]) -> sa.Column[object]:
+def _column(name: str, kind: sa.Boolean | sa.String) -> sa.Column[object]:
     if name == "declared_by":  # not NULL, which is different from every NULL
         return sa.Column(name, kind, nullable=False, server_default="")
     if name == "may_declare":
