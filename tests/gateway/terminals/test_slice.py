@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+from typing import Any
 
 from tests.gateway.terminals.house import House, Machine, Person, eventually
 
 
 async def test_a_prompt_a_command_and_the_exit_code(home: House, ada: Person, box: Machine) -> None:
     screen, session_id = await ada.shell(box.id)
-    live = await ada.data(f"/api/v1/sessions/{session_id}")
-    assert live["status"] == "active"
+
+    async def active() -> Any:
+        live = await ada.data(f"/api/v1/sessions/{session_id}")
+        return live if live["status"] == "active" else None
+
+    live = await eventually(active)  # the prompt does not wait for the database
     assert live["agent_ip"] == "198.51.100.9"
     screen.socket.type("echo $((6*7))\n")
     await screen.until(b"\r42\r\n")
