@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import socketserver
-import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -142,27 +141,25 @@ def test_the_command_carries_what_it_lends_until_a_signal(
     gateway: RunningGateway,
     underpass: Call,
     guests: Callable[[GuestMode], None],
+    monkeypatch: pytest.MonkeyPatch,
     number: int,
     status: int,
 ) -> None:
     guests("all")
     services = gateway._gateway.services
     made: list[Any] = []
+    waiting = guest_host._ended
 
-    def stop() -> None:
-        until = time.monotonic() + 20
-        while time.monotonic() < until and not made:
-            made.extend(services.offers._guests_offers.listed(of=None, running_at=time.time()))
-            time.sleep(0.05)
-        time.sleep(0.3)
-        os.kill(os.getpid(), number)
+    async def signalled(*arguments: Any) -> UnderpassError:
+        """The command has said all it says and waits: nothing else catches the signal before."""
+        made.extend(services.offers._guests_offers.listed(of=None, running_at=time.time()))
+        asyncio.get_running_loop().call_soon(os.kill, os.getpid(), number)
+        return await waiting(*arguments)
 
+    monkeypatch.setattr(guest_host, "_ended", signalled)
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Echo) as server:
-        thread = threading.Thread(target=stop)
-        thread.start()
         port = server.server_address[1]
         result = underpass("offer", "--server", gateway.url, "tcp", str(port))
-        thread.join(25)
     assert result.status == status, result.err
     (line,) = result.out.splitlines()
     assert re.fullmatch(rf"underpass --server {re.escape(gateway.url)} accept \S+", line)

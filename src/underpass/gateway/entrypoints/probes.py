@@ -175,7 +175,7 @@ class Probes:
                 )
                 try:
                     wrong = await _ask(stream, mapping, rules) if rules.type == "http" else None
-                except BaseException:
+                except BaseException:  # the time limit's cancellation, too
                     stream.abort()
                     raise
                 await stream.close()  # orderly: a reset every few seconds would fill others' logs
