@@ -33,7 +33,6 @@ from underpass.control.access import Action, AgentView, authorise, require
 from underpass.control.events import Events
 from underpass.control.guest_quota import GuestQuota
 from underpass.control.live import LiveBus, LiveMessage
-from underpass.control.mapping import Limits
 from underpass.control.subject import Subject
 from underpass.core import metrics
 from underpass.core.clock import SystemClock
@@ -45,13 +44,12 @@ from underpass.core.errors import (
     UnderpassError,
 )
 from underpass.core.supervisor import Supervisor
-from underpass.gateway.entrypoints.allowance import Allowance
+from underpass.gateway.client_stream import ClientStream
 from underpass.gateway.entrypoints.allowances import Allowances
-from underpass.gateway.entrypoints.shape import Shape
 from underpass.gateway.guest_streams import GuestPassage, GuestStreams
 from underpass.gateway.router import CarrierChoice, Router
 from underpass.links.link import Link, Opening
-from underpass.links.relay import RelayResult, Tap, relay
+from underpass.links.relay import RelayResult, Tap
 from underpass.links.stream import Stream
 
 __all__ = ["Audit", "ClientStreams", "ExecAuditor", "needed_action"]
@@ -166,7 +164,7 @@ class ClientStreams:
         self._allowances = allowances
         self._recheck = recheck
         self._supervisor = Supervisor("client streams")
-        self._open: set[_Open] = set()
+        self._open: set[ClientStream] = set()
 
     def __len__(self) -> int:
         """How many streams are open or being opened (a gauge that must return to zero)."""
@@ -224,7 +222,7 @@ class ClientStreams:
             )  # fmt: skip
             raise
         kind = target.partition(":")[0]
-        current = _Open(subject, agent_id, action, target)
+        current = ClientStream(subject, agent_id, action, target)
         self._open.add(current)
         metrics.STREAMS.labels(kind).inc()
         try:
@@ -246,7 +244,7 @@ class ClientStreams:
         return await self._offers.allows(subject, agent_id, target, starting=starting)
 
     async def _forward(
-        self, opening: Opening, current: _Open, target: str, rule: str, passage: GuestPassage
+        self, opening: Opening, current: ClientStream, target: str, rule: str, passage: GuestPassage
     ) -> None:
         meta = _unseen(opening.meta)
         resumed = _is_resumed(meta)
@@ -276,7 +274,7 @@ class ClientStreams:
             code=result.error.code if result.error is not None else None,
         )  # fmt: skip
 
-    async def _run_exec(self, opening: Opening, current: _Open, row: Any) -> None:
+    async def _run_exec(self, opening: Opening, current: ClientStream, row: Any) -> None:
         if self._exec_audit is None:
             raise Forbidden("This gateway keeps no record of programs, so it runs none.")
         command = opening.meta.get("command")
@@ -290,7 +288,7 @@ class ClientStreams:
             await self._relay(opening, current, remote, audit.tap)
 
     async def _relay(
-        self, opening: Opening, current: _Open, remote: Stream, tap: Tap | None
+        self, opening: Opening, current: ClientStream, remote: Stream, tap: Tap | None
     ) -> RelayResult:
         kind = opening.target.partition(":")[0]
         try:
@@ -394,48 +392,3 @@ def _is_resumed(meta: dict[str, Any]) -> bool:
     """Whether this is another path for a stream that was opened before."""
     claim = meta.get("resume")
     return isinstance(claim, dict) and cast("dict[str, Any]", claim).get("new") is False
-
-
-class _Open:
-    """One stream of a person, so that it can be cut."""
-
-    def __init__(self, subject: Subject, agent_id: str, action: Action, target: str) -> None:
-        self.subject = subject
-        self.agent_id = agent_id
-        self.action: Action = action
-        self.target = target
-        self.session_id: str | None = None
-        self.stream: Stream | None = None
-        self.allowance: Allowance | None = None
-        self._cut: tuple[str, str] | None = None
-
-    def attach(self, opening: Opening, remote: Stream) -> None:
-        """The way is open: accept the person's end, unless it was cut meanwhile."""
-        if self._cut is not None:
-            remote.abort(self._cut[0])
-            raise Forbidden(self._cut[1], code=self._cut[0])
-        self.stream = opening.accept()
-
-    async def relay(self, remote: Stream, tap: Tap | None) -> RelayResult:
-        """Move bytes until both directions are over, within what the person may use."""
-        stream, allowance = self.stream, self.allowance
-        assert stream is not None
-        if allowance is None:
-            return await relay(stream, remote, tap=tap)
-        shape = Shape(Limits(), allowance.clock, allowance)
-        allowance.begin(stream, lambda error: self.cut(error.code, str(error)))
-        try:
-            with shape.around(stream, remote) as near:
-                self.stream = near
-                return await relay(near, remote, tap=tap)
-        except BaseException:
-            remote.abort("cancelled")
-            raise
-        finally:
-            allowance.end(stream)
-
-    def cut(self, code: str, message: str) -> None:
-        """End it; the person's program is told why."""
-        self._cut = (code, message)
-        if self.stream is not None:
-            self.stream.abort(code, message)
