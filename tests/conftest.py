@@ -14,6 +14,7 @@ import shutil
 from typing import Any
 
 import pytest
+import structlog
 
 pytest_plugins = ["tests.services"]
 
@@ -32,6 +33,23 @@ _PACKAGES = {
     "scp": "openssh-client",
     "systemd-analyze": "systemd",
 }
+
+
+def pytest_configure() -> None:
+    """Plain tracebacks in what is logged, as the real programs have them.
+
+    structlog's own draw every local variable: four seconds for one under load, in which nothing
+    else runs in the event loop, and every deadline of the test passes.
+    """
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.dev.ConsoleRenderer(
+                colors=False, exception_formatter=structlog.dev.plain_traceback
+            ),
+        ]
+    )
 
 
 @pytest.fixture(scope="session")

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Iterator
 
 import pytest
 import structlog
 
 from underpass.core.logging import configure_logging, redact
+
+
+@pytest.fixture(autouse=True)
+def other_tests_log_as_before() -> Iterator[None]:
+    before = structlog.get_config()
+    yield
+    structlog.configure(**before)
 
 
 @pytest.mark.parametrize(
@@ -57,4 +65,3 @@ def test_the_level_is_kept(capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr().err
     assert "loud" in shown
     assert "quiet" not in shown
-    configure_logging("info")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from structlog.testing import capture_logs
 
 from tests.gateway.terminals.asgi_socket import AsgiSocket, Closed
 from tests.gateway.terminals.house import BASH, House, Machine, Person, eventually
@@ -81,9 +82,12 @@ async def test_a_shell_without_any_link(home: House, ada: Person) -> None:
     screen.socket.type("echo $((6*7))\n")
     await screen.until(b"42\r\n")
     # The socket is lost: the agent finds the session in its next poll and goes on.
-    trunk.socket.drop()
-    while {"type": "state", "trunk": "lost"} not in screen.controls:
-        await screen.step()
+    with capture_logs() as logged:
+        trunk.socket.drop()
+        while {"type": "state", "trunk": "lost"} not in screen.controls:
+            await screen.step()
+        await eventually(trunk.socket.done.is_set)
+    assert not [entry for entry in logged if entry["log_level"] == "error"]
     screen.socket.type("echo ba''ck\n")
     await fetch(home, box)
     await screen.until(b"back")

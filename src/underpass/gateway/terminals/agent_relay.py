@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from starlette.websockets import WebSocket
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from underpass.core.clock import Clock
 from underpass.core.errors import NotFound, Unauthenticated, Unavailable
@@ -140,5 +140,5 @@ class AgentRelay:
         try:
             async with asyncio.timeout(5.0):
                 await websocket.close(1000)
-        except (RuntimeError, OSError, TimeoutError):
+        except (WebSocketDisconnect, RuntimeError, OSError, TimeoutError):
             return  # it is closed already, or nobody reads it any more
