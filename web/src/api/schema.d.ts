@@ -131,7 +131,8 @@ export interface paths {
         head?: never;
         /**
          * Change a machine
-         * @description Change name, labels, allowed users or maintenance. Admins only.
+         * @description Change name, labels, allowed users, whether it may declare mappings, or maintenance. Admins
+         *     only.
          *
          *     Users who are no longer listed lose their sessions on the machine within seconds.
          */
@@ -327,6 +328,27 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/clients/{client_id}/mappings": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List a machine's mappings
+         * @description Those that lead to it or that it listens for: your own, everybody's for admins and
+         *     auditors.
+         */
+        get: operations["mapping_lists_of_machine"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/enrolments": {
         parameters: {
             query?: never;
@@ -363,6 +385,28 @@ export interface paths {
         get: operations["events_index"];
         put?: never;
         post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/guests": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Come in as a guest
+         * @description Get a login for offers and their codes; anything else answers 403 to it.
+         *
+         *     Only where the gateway's setting `guests` says so; thirty an hour from one address.
+         */
+        post: operations["guests_admit"];
         delete?: never;
         options?: never;
         head?: never;
@@ -550,6 +594,80 @@ export interface paths {
         put?: never;
         post?: never;
         delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/offers": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List offers
+         * @description What you made or accepted, guests' offers first, each newest first; everybody's, for admins
+         *     and auditors.
+         */
+        get: operations["offers_index"];
+        put?: never;
+        /**
+         * Offer a target
+         * @description Make a code for one target of a machine the caller may forward to. It works once.
+         *
+         *     Whoever accepts it may open that target, as long as the caller may themselves. Guests, where
+         *     they may offer, lend what their own link reaches, as long as it is up.
+         */
+        post: operations["offers_create"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/offers/accept": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Accept an offer
+         * @description Exchange a code for the caller's own access to the target, opened over their link.
+         *
+         *     Wrong, used, expired and revoked codes get the same 404, and tries become slow.
+         */
+        post: operations["offers_accept"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/offers/{offer_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Read an offer
+         * @description One offer that the caller made or accepted.
+         */
+        get: operations["offers_read"];
+        put?: never;
+        post?: never;
+        /**
+         * Revoke an offer
+         * @description End an offer: the code is void, what is open through it is cut. Twice is fine.
+         */
+        delete: operations["offers_revoke"];
         options?: never;
         head?: never;
         patch?: never;
@@ -846,6 +964,52 @@ export interface paths {
         patch: operations["users_change"];
         trace?: never;
     };
+    "/api/v1/users/{user_id}/mappings": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List a user's mappings
+         * @description Your own; anybody's, for admins and auditors.
+         */
+        get: operations["mapping_lists_of_user"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/users/{user_id}/quota": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * What a user may use, and has used
+         * @description Your own; anybody's, for admins and auditors.
+         */
+        get: operations["quotas_read"];
+        put?: never;
+        /**
+         * Change what a user may use
+         * @description Change the limits that are given, at once, also for what is open. Admins only.
+         *
+         *     Nothing is taken away: mappings and connections beyond a new limit stay until they end.
+         */
+        post: operations["quotas_change"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/health": {
         parameters: {
             query?: never;
@@ -906,10 +1070,47 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/version": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Which version is this?
+         * @description The gateway's version.
+         */
+        get: operations["health_version"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
 }
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
+        /**
+         * AcceptAsked
+         * @description The code, however it was typed.
+         * @example {
+         *       "code": "7K3M-9QXD-4TNB",
+         *       "expires_in": "2h"
+         *     }
+         */
+        AcceptAsked: {
+            /** Code */
+            code: string;
+            /**
+             * Expires In
+             * @description How long it is needed; never longer than was offered.
+             */
+            expires_in?: number | string | null;
+        };
         /**
          * AccessTokenAsked
          * @description What a short-lived access token should be good for.
@@ -1039,6 +1240,11 @@ export interface components {
             last_seen_at: string | null;
             /** Linked */
             linked: boolean;
+            /**
+             * May Declare
+             * @description Whether mappings in its `underpass.yaml` count.
+             */
+            may_declare: boolean;
             /** Name */
             name: string;
             /** Sessions */
@@ -1071,6 +1277,11 @@ export interface components {
             labels?: {
                 [key: string]: string;
             } | null;
+            /**
+             * May Declare
+             * @description Let mappings in its `underpass.yaml` count; `false` removes them.
+             */
+            may_declare?: boolean | null;
             /** Name */
             name?: string | null;
             /**
@@ -1185,6 +1396,22 @@ export interface components {
              */
             code: 0;
             data: components["schemas"]["AssetBody"];
+            /**
+             * Success
+             * @default true
+             * @constant
+             */
+            success: true;
+        };
+        /** Envelope[GuestBody] */
+        Envelope_GuestBody_: {
+            /**
+             * Code
+             * @default 0
+             * @constant
+             */
+            code: 0;
+            data: components["schemas"]["GuestBody"];
             /**
              * Success
              * @default true
@@ -1352,6 +1579,38 @@ export interface components {
              */
             success: true;
         };
+        /** Envelope[OfferBody] */
+        Envelope_OfferBody_: {
+            /**
+             * Code
+             * @default 0
+             * @constant
+             */
+            code: 0;
+            data: components["schemas"]["OfferBody"];
+            /**
+             * Success
+             * @default true
+             * @constant
+             */
+            success: true;
+        };
+        /** Envelope[OfferMade] */
+        Envelope_OfferMade_: {
+            /**
+             * Code
+             * @default 0
+             * @constant
+             */
+            code: 0;
+            data: components["schemas"]["OfferMade"];
+            /**
+             * Success
+             * @default true
+             * @constant
+             */
+            success: true;
+        };
         /** Envelope[Page[ApiKeyBody]] */
         Envelope_Page_ApiKeyBody__: {
             /**
@@ -1448,6 +1707,22 @@ export interface components {
              */
             success: true;
         };
+        /** Envelope[Page[OfferBody]] */
+        Envelope_Page_OfferBody__: {
+            /**
+             * Code
+             * @default 0
+             * @constant
+             */
+            code: 0;
+            data: components["schemas"]["Page_OfferBody_"];
+            /**
+             * Success
+             * @default true
+             * @constant
+             */
+            success: true;
+        };
         /** Envelope[Page[RecordingBody]] */
         Envelope_Page_RecordingBody__: {
             /**
@@ -1489,6 +1764,22 @@ export interface components {
              */
             code: 0;
             data: components["schemas"]["Page_UserBody_"];
+            /**
+             * Success
+             * @default true
+             * @constant
+             */
+            success: true;
+        };
+        /** Envelope[QuotaBody] */
+        Envelope_QuotaBody_: {
+            /**
+             * Code
+             * @default 0
+             * @constant
+             */
+            code: 0;
+            data: components["schemas"]["QuotaBody"];
             /**
              * Success
              * @default true
@@ -1631,6 +1922,38 @@ export interface components {
             /** Type */
             type: string;
         };
+        /**
+         * GuestBody
+         * @description A guest's login.
+         * @example {
+         *       "access_token": "upg_5f0c2a9e….1767268800.9d3e…",
+         *       "expires_in": 43200,
+         *       "id": "guest:5f0c2a9e0b7dc550d632f0a5b9e7c1",
+         *       "may_offer": false,
+         *       "token_type": "bearer",
+         *       "username": "guest-5f0c2a9e"
+         *     }
+         */
+        GuestBody: {
+            /** Access Token */
+            access_token: string;
+            /**
+             * Expires In
+             * @description Seconds; it can't be made longer.
+             */
+            expires_in: number;
+            /** Id */
+            id: string;
+            /**
+             * May Offer
+             * @description Whether it may make codes, not only use them.
+             */
+            may_offer: boolean;
+            /** Token Type */
+            token_type: string;
+            /** Username */
+            username: string;
+        };
         /** HTTPValidationError */
         HTTPValidationError: {
             /** Detail */
@@ -1677,6 +2000,24 @@ export interface components {
             type: "tcp" | "http";
         } & {
             [key: string]: unknown;
+        };
+        /**
+         * HealthStatusBody
+         * @description What the tries of a target have found.
+         */
+        HealthStatusBody: {
+            /**
+             * Health
+             * @enum {string}
+             */
+            health: "up" | "down" | "unknown";
+            /**
+             * Reason
+             * @description Why it is down.
+             */
+            reason: string | null;
+            /** Since */
+            since: string | null;
         };
         /**
          * HeartbeatAnswer
@@ -1761,6 +2102,12 @@ export interface components {
                 [key: string]: string;
             };
             /**
+             * May Declare
+             * @description Mappings in those machines' `underpass.yaml` count, as the caller's.
+             * @default false
+             */
+            may_declare: boolean;
+            /**
              * Uses
              * @default 1
              */
@@ -1783,6 +2130,8 @@ export interface components {
             labels: {
                 [key: string]: string;
             };
+            /** May Declare */
+            may_declare: boolean;
             /** Revoked At */
             revoked_at: string | null;
             /**
@@ -1814,6 +2163,8 @@ export interface components {
             labels: {
                 [key: string]: string;
             };
+            /** May Declare */
+            may_declare: boolean;
             /** Revoked At */
             revoked_at: string | null;
             /**
@@ -2022,11 +2373,18 @@ export interface components {
             balance: "round_robin" | "least_connections";
             /** Created At */
             created_at: string;
+            /**
+             * Declared By
+             * @description The machine whose `underpass.yaml` asks for it; only `status` can be changed.
+             */
+            declared_by: string | null;
             /** Error */
             error: string | null;
             /** Group */
             group: string | null;
             health: components["schemas"]["HealthBody"] | null;
+            /** @description Nothing where the target is not tried. */
+            health_status: components["schemas"]["HealthStatusBody"] | null;
             /** Id */
             id: string;
             limits: components["schemas"]["LimitsBody"];
@@ -2228,6 +2586,185 @@ export interface components {
          */
         Nothing: Record<string, never>;
         /**
+         * OfferAsked
+         * @description What is offered; `tcp` needs `target_port`, `unix` needs `target_path`.
+         * @example {
+         *       "access_for": 28800,
+         *       "expires_in": 600,
+         *       "protocol": "tcp",
+         *       "target_client_id": "0b9c7f1e-5d1a-4a53-8f0e-3c1f2a7d9e44",
+         *       "target_host": "127.0.0.1",
+         *       "target_port": 3306
+         *     }
+         */
+        OfferAsked: {
+            /**
+             * Access For
+             * @description How long it may be used once accepted; `8h` if not given; ≤ 30 days.
+             */
+            access_for?: number | string | null;
+            /**
+             * Expires In
+             * @description How long the code is good: seconds, or `10m` (the default); ≤ 24 h.
+             */
+            expires_in?: number | string | null;
+            /**
+             * Protocol
+             * @default tcp
+             * @enum {string}
+             */
+            protocol: "tcp" | "unix";
+            /**
+             * Target Client Id
+             * @description The machine's id; guests leave it out: their own command is the machine.
+             */
+            target_client_id?: string | null;
+            /**
+             * Target Host
+             * @description As the machine sees it; 127.0.0.1.
+             */
+            target_host?: string | null;
+            /**
+             * Target Path
+             * @description The socket, for `unix`.
+             */
+            target_path?: string | null;
+            /** Target Port */
+            target_port?: number | null;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * OfferBody
+         * @description An offer. Its code is shown once, when it is made.
+         * @example {
+         *       "access_for": 28800,
+         *       "created_at": "2026-01-01T00:00:00.000Z",
+         *       "expires_at": "2026-01-01T00:10:00.000Z",
+         *       "id": "3d7a5b0c-9e0f-4f0b-8a43-7b1f0e6c2d58",
+         *       "machine": "db-1",
+         *       "machine_key": "sha256:5f0c5f0c5f0c5f0c5f0c5f0c5f0c5f0c5f0c5f0c5f0c5f0c5f0c5f0c5f0c5f0c",
+         *       "status": "waiting",
+         *       "target": "tcp:127.0.0.1:3306",
+         *       "target_client_id": "0b9c7f1e-5d1a-4a53-8f0e-3c1f2a7d9e44",
+         *       "user_id": "b4d1f6a0-77a4-4a51-8a3e-0c5f1d2e3b66",
+         *       "username": "ada"
+         *     }
+         * @example {
+         *       "accepted_at": "2026-01-01T00:03:00.000Z",
+         *       "accepted_by": "bob",
+         *       "access_for": 28800,
+         *       "created_at": "2026-01-01T00:00:00.000Z",
+         *       "expires_at": "2026-01-01T08:03:00.000Z",
+         *       "id": "3d7a5b0c-9e0f-4f0b-8a43-7b1f0e6c2d58",
+         *       "machine": "db-1",
+         *       "machine_key": "sha256:5f0c5f0c5f0c5f0c5f0c5f0c5f0c5f0c5f0c5f0c5f0c5f0c5f0c5f0c5f0c5f0c",
+         *       "status": "accepted",
+         *       "target": "tcp:127.0.0.1:3306",
+         *       "target_client_id": "0b9c7f1e-5d1a-4a53-8f0e-3c1f2a7d9e44",
+         *       "user_id": "b4d1f6a0-77a4-4a51-8a3e-0c5f1d2e3b66",
+         *       "username": "ada"
+         *     }
+         */
+        OfferBody: {
+            /** Accepted At */
+            accepted_at: string | null;
+            /** Accepted By */
+            accepted_by: string | null;
+            /** Access For */
+            access_for: number;
+            /** Created At */
+            created_at: string;
+            /** Ended At */
+            ended_at: string | null;
+            /**
+             * Expires At
+             * @description Of the code; once accepted, of the access.
+             */
+            expires_at: string;
+            /** Id */
+            id: string;
+            /** Machine */
+            machine: string;
+            /**
+             * Machine Key
+             * @description Its fingerprint, for end-to-end encryption.
+             */
+            machine_key: string | null;
+            /**
+             * Status
+             * @enum {string}
+             */
+            status: "waiting" | "accepted" | "expired" | "revoked";
+            /** Target */
+            target: string;
+            /** Target Client Id */
+            target_client_id: string;
+            /** User Id */
+            user_id: string;
+            /** Username */
+            username: string;
+        };
+        /**
+         * OfferMade
+         * @description A new offer with its code.
+         * @example {
+         *       "access_for": 28800,
+         *       "code": "7K3M-9QXD-4TNB",
+         *       "created_at": "2026-01-01T00:00:00.000Z",
+         *       "expires_at": "2026-01-01T00:10:00.000Z",
+         *       "id": "3d7a5b0c-9e0f-4f0b-8a43-7b1f0e6c2d58",
+         *       "machine": "db-1",
+         *       "machine_key": "sha256:5f0c5f0c5f0c5f0c5f0c5f0c5f0c5f0c5f0c5f0c5f0c5f0c5f0c5f0c5f0c5f0c",
+         *       "status": "waiting",
+         *       "target": "tcp:127.0.0.1:3306",
+         *       "target_client_id": "0b9c7f1e-5d1a-4a53-8f0e-3c1f2a7d9e44",
+         *       "user_id": "b4d1f6a0-77a4-4a51-8a3e-0c5f1d2e3b66",
+         *       "username": "ada"
+         *     }
+         */
+        OfferMade: {
+            /** Accepted At */
+            accepted_at: string | null;
+            /** Accepted By */
+            accepted_by: string | null;
+            /** Access For */
+            access_for: number;
+            /** Code */
+            code: string;
+            /** Created At */
+            created_at: string;
+            /** Ended At */
+            ended_at: string | null;
+            /**
+             * Expires At
+             * @description Of the code; once accepted, of the access.
+             */
+            expires_at: string;
+            /** Id */
+            id: string;
+            /** Machine */
+            machine: string;
+            /**
+             * Machine Key
+             * @description Its fingerprint, for end-to-end encryption.
+             */
+            machine_key: string | null;
+            /**
+             * Status
+             * @enum {string}
+             */
+            status: "waiting" | "accepted" | "expired" | "revoked";
+            /** Target */
+            target: string;
+            /** Target Client Id */
+            target_client_id: string;
+            /** User Id */
+            user_id: string;
+            /** Username */
+            username: string;
+        };
+        /**
          * OptionsAsked
          * @description How connections are treated; null brings a default back.
          */
@@ -2374,6 +2911,17 @@ export interface components {
             /** Total */
             total: number;
         };
+        /** Page[OfferBody] */
+        Page_OfferBody_: {
+            /** Items */
+            items: components["schemas"]["OfferBody"][];
+            /** Page */
+            page: number;
+            /** Page Size */
+            page_size: number;
+            /** Total */
+            total: number;
+        };
         /** Page[RecordingBody] */
         Page_RecordingBody_: {
             /** Items */
@@ -2448,6 +2996,120 @@ export interface components {
             user: {
                 [key: string]: string;
             };
+        };
+        /**
+         * QuotaAsked
+         * @description Only what is given changes; null: no limit.
+         * @example {
+         *       "bandwidth": 1000000,
+         *       "monthly_traffic": 10000000000
+         *     }
+         * @example {}
+         */
+        QuotaAsked: {
+            /**
+             * Bandwidth
+             * @description Bytes a second of all tunnels together, each way; at least 1024.
+             */
+            bandwidth?: number | null;
+            /**
+             * Max Active Mappings
+             * @description That are not disabled.
+             */
+            max_active_mappings?: number | null;
+            /**
+             * Max Clients
+             * @description Machines of their own.
+             */
+            max_clients?: number | null;
+            /**
+             * Max Connections Per Mapping
+             * @description At a time.
+             */
+            max_connections_per_mapping?: number | null;
+            /**
+             * Max Mappings
+             * @description Disabled ones included.
+             */
+            max_mappings?: number | null;
+            /**
+             * Max Sessions
+             * @description Terminal sessions at a time.
+             */
+            max_sessions?: number | null;
+            /** Max Workspaces */
+            max_workspaces?: number | null;
+            /**
+             * Monthly Traffic
+             * @description Bytes of all tunnels, both ways together, in a month (UTC).
+             */
+            monthly_traffic?: number | null;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * QuotaBody
+         * @description What a person may use (null: no limit), and has used.
+         * @example {
+         *       "bandwidth": 1000000,
+         *       "max_connections_per_mapping": 20,
+         *       "max_mappings": 5,
+         *       "monthly_traffic": 10000000000,
+         *       "usage": {
+         *         "active_mappings": 2,
+         *         "connections": 4,
+         *         "mappings": 3,
+         *         "month": "2026-01",
+         *         "renews_at": "2026-02-01T00:00:00.000Z",
+         *         "sessions": 1,
+         *         "traffic": 7312004511
+         *       },
+         *       "user_id": "b4d1f6a0-77a4-4a51-8a3e-0c5f1d2e3b66"
+         *     }
+         */
+        QuotaBody: {
+            /**
+             * Bandwidth
+             * @description Bytes a second of all tunnels together, each way; at least 1024.
+             */
+            bandwidth?: number | null;
+            /**
+             * Max Active Mappings
+             * @description That are not disabled.
+             */
+            max_active_mappings?: number | null;
+            /**
+             * Max Clients
+             * @description Machines of their own.
+             */
+            max_clients?: number | null;
+            /**
+             * Max Connections Per Mapping
+             * @description At a time.
+             */
+            max_connections_per_mapping?: number | null;
+            /**
+             * Max Mappings
+             * @description Disabled ones included.
+             */
+            max_mappings?: number | null;
+            /**
+             * Max Sessions
+             * @description Terminal sessions at a time.
+             */
+            max_sessions?: number | null;
+            /** Max Workspaces */
+            max_workspaces?: number | null;
+            /**
+             * Monthly Traffic
+             * @description Bytes of all tunnels, both ways together, in a month (UTC).
+             */
+            monthly_traffic?: number | null;
+            usage: components["schemas"]["UsageBody"];
+            /** User Id */
+            user_id: string;
+        } & {
+            [key: string]: unknown;
         };
         /**
          * RecordingBody
@@ -2599,6 +3261,32 @@ export interface components {
             ws_url: string;
         };
         /**
+         * UsageBody
+         * @description What is used of it.
+         */
+        UsageBody: {
+            /** Active Mappings */
+            active_mappings: number;
+            /**
+             * Connections
+             * @description Streams of their tunnels, open right now.
+             */
+            connections: number;
+            /** Mappings */
+            mappings: number;
+            /** Month */
+            month: string;
+            /** Renews At */
+            renews_at: string;
+            /** Sessions */
+            sessions: number;
+            /**
+             * Traffic
+             * @description Bytes of this month, both ways, up to this moment.
+             */
+            traffic: number;
+        };
+        /**
          * UserAsked
          * @description A user to be made.
          * @example {
@@ -2673,6 +3361,14 @@ export interface components {
             msg: string;
             /** Error Type */
             type: string;
+        };
+        /**
+         * Version
+         * @description What runs.
+         */
+        Version: {
+            /** Version */
+            version: string;
         };
         /**
          * SessionBody
@@ -4275,6 +4971,96 @@ export interface operations {
             };
         };
     };
+    mapping_lists_of_machine: {
+        parameters: {
+            query?: {
+                page?: number;
+                page_size?: number;
+                sort?: string | null;
+                q?: string | null;
+            };
+            header?: never;
+            path: {
+                client_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope_Page_MappingBody__"];
+                };
+            };
+            /** @description The input is malformed; the message names the field. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Nobody, or nobody we know, is asking. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Known, but not allowed. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description It does not exist, or not for the asker. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The thing's state does not allow this. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+            /** @description Too often or too many; see Retry-After. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
     enrolments_index: {
         parameters: {
             query?: {
@@ -4450,6 +5236,80 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+            /** @description Too often or too many; see Retry-After. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    guests_admit: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope_GuestBody_"];
+                };
+            };
+            /** @description The input is malformed; the message names the field. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Nobody, or nobody we know, is asking. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Known, but not allowed. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description It does not exist, or not for the asker. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The thing's state does not allow this. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
                 };
             };
             /** @description Too often or too many; see Retry-After. */
@@ -5372,6 +6232,440 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Envelope_MappingLiveStats_"];
+                };
+            };
+            /** @description The input is malformed; the message names the field. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Nobody, or nobody we know, is asking. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Known, but not allowed. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description It does not exist, or not for the asker. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The thing's state does not allow this. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+            /** @description Too often or too many; see Retry-After. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    offers_index: {
+        parameters: {
+            query?: {
+                /** @description Only what is not over. */
+                running?: boolean;
+                page?: number;
+                page_size?: number;
+                sort?: string | null;
+                q?: string | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope_Page_OfferBody__"];
+                };
+            };
+            /** @description The input is malformed; the message names the field. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Nobody, or nobody we know, is asking. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Known, but not allowed. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description It does not exist, or not for the asker. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The thing's state does not allow this. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+            /** @description Too often or too many; see Retry-After. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    offers_create: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["OfferAsked"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope_OfferMade_"];
+                };
+            };
+            /** @description The input is malformed; the message names the field. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Nobody, or nobody we know, is asking. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Known, but not allowed. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description It does not exist, or not for the asker. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The thing's state does not allow this. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+            /** @description Too often or too many; see Retry-After. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    offers_accept: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["AcceptAsked"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope_OfferBody_"];
+                };
+            };
+            /** @description The input is malformed; the message names the field. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Nobody, or nobody we know, is asking. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Known, but not allowed. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description It does not exist, or not for the asker. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The thing's state does not allow this. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+            /** @description Too often or too many; see Retry-After. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    offers_read: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                offer_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope_OfferBody_"];
+                };
+            };
+            /** @description The input is malformed; the message names the field. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Nobody, or nobody we know, is asking. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Known, but not allowed. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description It does not exist, or not for the asker. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The thing's state does not allow this. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+            /** @description Too often or too many; see Retry-After. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    offers_revoke: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                offer_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope_OfferBody_"];
                 };
             };
             /** @description The input is malformed; the message names the field. */
@@ -7117,6 +8411,270 @@ export interface operations {
             };
         };
     };
+    mapping_lists_of_user: {
+        parameters: {
+            query?: {
+                page?: number;
+                page_size?: number;
+                sort?: string | null;
+                q?: string | null;
+            };
+            header?: never;
+            path: {
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope_Page_MappingBody__"];
+                };
+            };
+            /** @description The input is malformed; the message names the field. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Nobody, or nobody we know, is asking. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Known, but not allowed. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description It does not exist, or not for the asker. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The thing's state does not allow this. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+            /** @description Too often or too many; see Retry-After. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    quotas_read: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope_QuotaBody_"];
+                };
+            };
+            /** @description The input is malformed; the message names the field. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Nobody, or nobody we know, is asking. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Known, but not allowed. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description It does not exist, or not for the asker. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The thing's state does not allow this. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+            /** @description Too often or too many; see Retry-After. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    quotas_change: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["QuotaAsked"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope_QuotaBody_"];
+                };
+            };
+            /** @description The input is malformed; the message names the field. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Nobody, or nobody we know, is asking. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Known, but not allowed. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description It does not exist, or not for the asker. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The thing's state does not allow this. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+            /** @description Too often or too many; see Retry-After. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
     health_health: {
         parameters: {
             query?: never;
@@ -7180,6 +8738,26 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Health"];
+                };
+            };
+        };
+    };
+    health_version: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Version"];
                 };
             };
         };
