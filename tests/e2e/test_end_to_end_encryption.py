@@ -18,13 +18,16 @@ from pathlib import Path
 
 import httpx
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from tests.e2e.cable import Cable
 from tests.e2e.programs import AgentProgram, GatewayProgram, eventually, killing, run
 from tests.e2e.test_exec import token_of
 from tests.e2e.test_forward_survives import Forward
 from tests.e2e.tunnelled import connect, read_all, tcp_server, udp_server
-from underpass.wire.socks5 import ClientHandshake, build_udp, parse_udp
+from underpass.wire.applications import key_fingerprint
+from underpass.wire.socks5 import ClientHandshake, Socks5Error, build_udp, parse_udp
 
 WINDOW = 16
 QUESTION, ANSWER = os.urandom(100_000), os.urandom(100_000)
@@ -46,13 +49,19 @@ class Wired:
     _started: list[Forward] = field(default_factory=list[Forward])
 
     def forward(self, port: int, *arguments: str) -> Forward:
+        return self._start("forward", f"0:127.0.0.1:{port}", *arguments)
+
+    def socks(self, *arguments: str) -> Forward:
+        return self._start("socks", "--port", "0", *arguments)
+
+    def _start(self, command: str, *arguments: str) -> Forward:
         directory = self.directory / f"client-{len(self._started)}"
         directory.mkdir()
         if (keys := self.keys).exists():  # one person, who keeps what a machine proved
             (copy := self._keys_in(directory)).parent.mkdir(parents=True)
             shutil.copy(keys, copy)
         program = Forward(
-            directory, self.near.port, self.token, "box", f"0:127.0.0.1:{port}", *arguments
+            directory, self.near.port, self.token, "box", *arguments, command=command
         ).start()
         self._started.append(program)
         return program
@@ -337,6 +346,56 @@ def test_a_flipped_bit_ends_an_upload_with_an_error_at_both_ends(wired: Wired) -
         assert program.stop() == 0
 
 
+def test_a_key_swapped_meanwhile_ends_the_commands(wired: Wired, tmp_path: Path) -> None:
+    """They were right when they began; then somebody has the agent's secret and another key."""
+    heard: list[bytes] = []
+    own, aside = wired.agent.state / "private_key.pem", tmp_path / "private_key.pem"
+    with tcp_server(lambda sock: heard.append(read_all(sock))) as target:
+        programs = [wired.forward(target, "--e2e"), wired.socks("--e2e")]
+        forward, socks = (program.ports()[0] for program in programs)
+
+        def ask_both() -> list[bytes]:
+            """What comes back; nothing is said before a key was proved."""
+            found: list[bytes] = []
+            with connect(forward, timeout=30) as sock:
+                sock.sendall(b"for box alone")
+                sock.shutdown(socket.SHUT_WR)
+                found.append(outcome(sock)[0])
+            with contextlib.suppress(Socks5Error):
+                control, _ = _requested(socks, ClientHandshake("127.0.0.1", target))
+                with control:
+                    control.sendall(b"for box alone")
+                    control.shutdown(socket.SHUT_WR)
+                    found.append(outcome(control)[0])
+            return found
+
+        ask_both()
+        eventually(lambda: heard == [b"for box alone"] * 2, what="the bytes arriving")
+        wired.agent.stop()
+        shutil.copy(own, aside)
+        other = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        own.write_bytes(other.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        try:
+            wired.agent.start()
+            assert not any(ask_both())
+            for program in programs:
+                eventually(lambda program=program: not program.alive, 10, "the end")
+                assert program.stop() == 4
+                told = [line for line in program.text().splitlines() if "underpass: " in line]
+                assert len(told) == 1, program.text()
+                assert told[0].startswith("underpass: The key of box is not the one known here")
+                assert f"it now proves {key_fingerprint(other.public_key())}" in told[0]
+                assert "Traceback" not in program.text()
+        finally:
+            wired.agent.stop()
+            shutil.copy(aside, own)
+            wired.agent.start()
+        assert heard == [b"for box alone"] * 2
+        with connect(wired.forward(target, "--e2e").ports()[0], timeout=30) as sock:
+            sock.sendall(b"itself again")
+        eventually(lambda: heard[-1:] == [b"itself again"], what="the bytes arriving")
+
+
 def test_another_key_under_the_same_name_is_refused(wired: Wired, tmp_path: Path) -> None:
     """The last in its module: it takes the machine away."""
     admin = wired.gateway.login()
@@ -381,8 +440,9 @@ def test_another_key_under_the_same_name_is_refused(wired: Wired, tmp_path: Path
             with connect(program.ports()[0]) as sock:
                 sock.sendall(b"for box alone")
                 assert outcome(sock) == (b"", False)
-            eventually(lambda: f"it now proves {new}" in program.text(), 10, "saying why")
-            assert program.stop() == 0
+            assert eventually(lambda: not program.alive, 10, "the end")
+            assert program.stop() == 4
+            assert f"it now proves {new}" in program.text()
             assert [data for data in heard if data] == [b"for box alone"]
 
             # Whoever has compared the keys says so, once.

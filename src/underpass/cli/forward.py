@@ -100,6 +100,7 @@ async def serve_forwards(
     Raises:
         UnderpassError: a port is not to be had, or the gateway refuses us for good.
     """
+    from underpass.cli.agent_keys import KeyRefused
     from underpass.cli.local_listener import LocalListener, authority
     from underpass.cli.path import MachinePath, machine_path
     from underpass.links.relay import relay
@@ -114,6 +115,8 @@ async def serve_forwards(
                 raise result.error
 
         def failed(peer: str | None, error: UnderpassError) -> None:
+            if isinstance(error, KeyRefused):
+                return  # which ends the command, and is its last word
             reason = plain(" ".join(str(error).split()))
             output.note(f"underpass: {peer or 'a connection'} to {spec.target}: {reason}")
 
@@ -140,4 +143,4 @@ async def serve_forwards(
             },
             "\n".join(f"listening on {place}" for place in places),
         )
-        await stopping.wait(path.keeper.failed())
+        await stopping.wait(path.failed())

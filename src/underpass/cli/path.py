@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
-from underpass.cli.agent_keys import PinnedMachine, sealed
+from underpass.cli.agent_keys import KeyRefused, PinnedMachine, sealed
 from underpass.cli.kept_link import kept_link
 from underpass.cli.known_machines import KnownMachines
 from underpass.cli.lean_imports import absent
 from underpass.cli.options import Connection
 from underpass.cli.tunnel_options import TunnelOptions
+from underpass.core.errors import UnderpassError
 
 with absent("rich"):
     from underpass.links.client_keeper import ClientKeeper
@@ -42,6 +44,19 @@ class MachinePath:
     layers: Layers
     options: TunnelOptions
     note: Callable[[str], None]
+    _key_refused: asyncio.Future[KeyRefused] = field(default_factory=asyncio.Future[KeyRefused])
+
+    async def failed(self) -> UnderpassError:
+        """Wait until nothing can be opened any more; why.
+
+        The gateway has refused us for good, or the machine has not proved the key it should
+        have: every connection to come would be refused, and somebody has to look at that.
+        """
+        async with asyncio.TaskGroup() as group:
+            refused = group.create_task(self.keeper.failed())
+            await asyncio.wait((refused, self._key_refused), return_when=asyncio.FIRST_COMPLETED)
+            refused.cancel()  # nothing, if it is done
+        return self._key_refused.result() if self._key_refused.done() else refused.result()
 
     async def open(self, target: str, *, resume: bool = True) -> Stream:
         """A stream to *target*, layers on.
@@ -50,14 +65,20 @@ class MachinePath:
             resume: False where surviving makes no sense, whatever was asked for.
 
         Raises:
-            UnderpassError: refused, no way there, or the machine has not the key it should have.
+            KeyRefused: the machine has not the key it should have; :meth:`failed` ends with it.
+            UnderpassError: refused, or no way there.
         """
         meta: dict[str, Any] = {"agent": self.machine, **self.layers.to_meta()}
         if self.options.carrier != "auto":
             meta["carrier"] = self.options.carrier
         stream = await self.keeper.open(target, meta, resume=resume and self.options.resume)
         if self.layers.e2e:
-            stream = await sealed(stream, target=target, machine=self.pinned, note=self.note)
+            try:
+                stream = await sealed(stream, target=target, machine=self.pinned, note=self.note)
+            except KeyRefused as error:
+                if not self._key_refused.done():
+                    self._key_refused.set_result(error)
+                raise
         return compressed(stream, self.layers.compression)
 
 

@@ -129,6 +129,7 @@ async def _run(
     login: tuple[str, str] | None,
     tunnel: TunnelOptions,
 ) -> None:
+    from underpass.cli.agent_keys import KeyRefused
     from underpass.cli.local_listener import LocalListener, authority
     from underpass.cli.path import machine_path
     from underpass.cli.socks_service import SocksService
@@ -144,7 +145,8 @@ async def _run(
         return all(same)
 
     def failed(peer: str | None, error: UnderpassError) -> None:
-        if error.code not in ORDINARY:
+        # A wrong key ends the command, and is its last word.
+        if error.code not in ORDINARY and not isinstance(error, KeyRefused):
             reason = plain(" ".join(str(error).split()))
             output.note(f"underpass: {peer or 'a connection'}: {reason}")
 
@@ -159,6 +161,6 @@ async def _run(
                  "port": listener.port},
                 f"listening on {place}",
             )  # fmt: skip
-            await stopping.wait(path.keeper.failed())
+            await stopping.wait(path.failed())
         finally:
             await listener.close()
