@@ -25,6 +25,7 @@ from underpass.control.mapping import Balancing, Health, MappingLive, Source
 from underpass.core import metrics
 from underpass.core.clock import ManualClock
 from underpass.core.errors import Unavailable
+from underpass.gateway import tunnels
 
 
 async def connected(port: int | None) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -192,6 +193,39 @@ class TestUsage:
             assert here.mappings.usage[0]["sent"] == 1
             assert here.at_rest
             writer.close()
+
+    async def test_the_end_waits_for_totals_that_are_being_written(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(tunnels, "FLUSH", 0.0)
+        monkeypatch.setattr(tunnels, "TICK", 0.0)
+        async with world() as here, serving(echo) as target:
+            port = (await here.tunnels.open(mapping(port=target))).public_port
+            assert port is not None
+            here.mappings.answers.clear()
+            await here.tunnels.start()
+            await ask(port, b"12345")
+            await until(lambda: here.mappings.adding > 0)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(here.tunnels.stop())
+                for _ in range(20):
+                    await asyncio.sleep(0)
+                here.mappings.answers.set()
+            assert sum(usage["sent"] for usage in here.mappings.usage) == 5
+            assert sum(usage["received"] for usage in here.mappings.usage) == 5
+
+    async def test_a_database_that_does_not_answer_does_not_hold_the_end(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(tunnels, "STOP_TIMEOUT", 0.01)
+        async with world() as here, serving(echo) as target:
+            port = (await here.tunnels.open(mapping(port=target))).public_port
+            assert port is not None
+            await ask(port, b"12345")
+            here.mappings.answers.clear()
+            await here.tunnels.stop()
+            assert here.at_rest
+            assert here.mappings.usage == []
 
 
 class TestLosingTheRight:

@@ -44,6 +44,8 @@ RECHECK: Final = 2.5
 """Seconds between two looks at the owners' permissions, when no news comes earlier."""
 FIRST_RETRY: Final = 1.0
 LONGEST_RETRY: Final = 60.0
+STOP_TIMEOUT: Final = 5.0
+"""Seconds for the totals that are being written, and again for the last ones, at the end."""
 LISTEN_TIMEOUT: Final = 5.0
 """Seconds an agent gets to say whether it listens; later, its word still counts."""
 _DATABASE: Final = (UnderpassError, SQLAlchemyError, OSError, TimeoutError)
@@ -124,6 +126,7 @@ class Tunnels:
         self.probes = Probes(
             surroundings.router, surroundings.rights, clock, HealthNews(surroundings.refusals, bus)
         )
+        self._writing = asyncio.Lock()
         self._supervisor = Supervisor("tunnels")
 
     def __len__(self) -> int:
@@ -150,8 +153,13 @@ class Tunnels:
         self._supervisor.start(self._watch(), "watch")
 
     async def stop(self) -> None:
-        """Give all ports back and end everything. Idempotent."""
-        await self._supervisor.close()
+        """Give all ports back, end everything, write what has passed. Idempotent."""
+        try:
+            # Not while totals are being written: nobody would know whether they were.
+            async with asyncio.timeout(STOP_TIMEOUT), self._writing:
+                await self._supervisor.close()
+        except TimeoutError:
+            await self._supervisor.close()
         await self.probes.stop()
         await self.config_push.stop()
         self._failed.clear()
@@ -162,7 +170,13 @@ class Tunnels:
         self._open.clear()
         async with asyncio.TaskGroup() as group:
             for entry in still_open:
-                group.create_task(self._end(entry, "The gateway is shutting down."))
+                group.create_task(self._close(entry, "The gateway is shutting down."))
+        try:
+            async with asyncio.timeout(STOP_TIMEOUT):
+                for entry in still_open:
+                    await self._flush(entry)
+        except TimeoutError:
+            _log.error("usage_lost", waited=STOP_TIMEOUT)
 
     # -- EntryPoints ----------------------------------------------------------------------------
 
@@ -309,11 +323,15 @@ class Tunnels:
                 await self._tell(mapping_id, "error" if state.error else "active", state.error)
 
     async def _end(self, entry: EntryPoint, reason: str) -> None:
+        await self._close(entry, reason)
+        await self._flush(entry)
+
+    @staticmethod
+    async def _close(entry: EntryPoint, reason: str) -> None:
         try:
             await entry.close(reason)
         finally:
             metrics.MAPPINGS.labels(entry.mapping.protocol).dec()
-        await self._flush(entry)
 
     # -- trying again ---------------------------------------------------------------------------
 
@@ -367,8 +385,9 @@ class Tunnels:
 
     async def flush(self) -> None:
         """Write what has passed since the last time to the mappings' rows."""
-        for each in tuple(self._open.values()):
-            await self._flush(each.entry)
+        async with self._writing:
+            for each in tuple(self._open.values()):
+                await self._flush(each.entry)
 
     async def _flush(self, entry: EntryPoint) -> None:
         usage = entry.traffic.take()

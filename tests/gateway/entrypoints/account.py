@@ -26,6 +26,9 @@ class FakeTraffic:
         self.told: list[tuple[str, str, int]] = []
         self.fails = False
         self.asked = 0
+        self.adding = 0
+        self.answers = asyncio.Event()
+        self.answers.set()
 
     async def used(self, user_id: str, month: str) -> int:
         self.asked += 1
@@ -35,7 +38,12 @@ class FakeTraffic:
         return self.rows.get((user_id, month), 0)
 
     async def add(self, user_id: str, month: str, count: int) -> int:
-        await asyncio.sleep(0)
+        self.adding += 1
+        try:
+            await asyncio.sleep(0)
+            await self.answers.wait()
+        finally:
+            self.adding -= 1
         if self.fails:
             raise OSError("the database is away")
         key = (user_id, month)

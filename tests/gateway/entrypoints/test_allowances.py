@@ -16,6 +16,7 @@ from underpass.control.live import LiveBus
 from underpass.control.quota import Quota
 from underpass.core.clock import ManualClock
 from underpass.core.errors import TooManyRequests
+from underpass.gateway.entrypoints import allowances
 from underpass.gateway.entrypoints.allowances import Allowances
 
 NOV, DEC = "2026-11", "2026-12"
@@ -92,6 +93,61 @@ async def test_everything_is_accounted_for_once(world: World) -> None:
     gc.collect()
     assert world.all.active("u-1") == 0
     assert len(world.all._known) == 0  # nobody's tunnels: nothing is kept
+
+
+def busy(world: World, count: int) -> Counter:
+    """Somebody's stream through which *count* bytes have passed."""
+    counter = Counter()
+    world.all.of("u-1").begin(counter, never)
+    counter.bytes_in = count
+    return counter
+
+
+async def test_the_end_waits_for_an_entry_that_is_being_made(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(allowances, "TICK", 0.0)
+    monkeypatch.setattr(allowances, "FLUSH", 0.0)
+    counter = busy(world, 100)
+    world.traffic.answers.clear()
+    await world.all.start()
+    while not world.traffic.adding:
+        await asyncio.sleep(0)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(world.all.stop())
+        await turns(20)
+        counter.bytes_in += 11
+        world.traffic.answers.set()
+    assert world.traffic.rows == {("u-1", NOV): 111}
+
+
+async def test_whoever_asks_and_goes_takes_no_entry_with_them(world: World) -> None:
+    busy(world, 100)
+    world.traffic.answers.clear()
+    async with asyncio.TaskGroup() as group:
+        asking = group.create_task(world.all.used("u-1"))
+        await turns(20)
+        asking.cancel()
+        await turns(20)
+        world.traffic.answers.set()
+    assert await world.all.used("u-1") == 100
+    assert world.traffic.rows == {("u-1", NOV): 100}
+    await world.all.stop()
+    assert await world.all.used("u-1") == 100
+
+
+async def test_a_database_that_does_not_answer_does_not_hold_the_end(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(allowances, "STOP_TIMEOUT", 0.01)
+    busy(world, 100)
+    world.traffic.answers.clear()
+    async with asyncio.TaskGroup() as group:
+        group.create_task(world.all.flush())
+        await turns(20)
+        await world.all.stop()
+        world.traffic.answers.set()
+    assert world.traffic.rows == {("u-1", NOV): 100}
 
 
 async def test_the_new_month_owes_nothing_of_the_old(world: World) -> None:

@@ -77,6 +77,9 @@ class FakeMappings:
         self.statuses: list[tuple[str, str, str | None]] = []
         self.usage: list[dict[str, Any]] = []
         self.fails = False
+        self.adding = 0
+        self.answers = asyncio.Event()
+        self.answers.set()
 
     async def active(self) -> list[Mapping]:
         return self.stored
@@ -86,6 +89,11 @@ class FakeMappings:
         return True
 
     async def add_usage(self, mapping_id: str, **usage: Any) -> None:
+        self.adding += 1
+        try:
+            await self.answers.wait()
+        finally:
+            self.adding -= 1
         if self.fails:
             raise OSError("the database is away")
         self.usage.append({"id": mapping_id, **usage})

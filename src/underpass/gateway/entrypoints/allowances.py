@@ -7,6 +7,7 @@ once when somebody's traffic is used up; the account is shared by all nodes and 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any, Final, Protocol
 from weakref import WeakValueDictionary
 
@@ -29,6 +30,8 @@ TICK: Final = 1.0
 """Seconds between two looks at what has passed."""
 FLUSH: Final = 5.0
 """Seconds between two entries into the account; what a crash loses."""
+STOP_TIMEOUT: Final = 5.0
+"""Seconds for the entry that is being made, and again for the last ones, when the node stops."""
 SWEEP: Final = 6 * 3600.0
 """Seconds between looks for what nobody needs any more."""
 _TIMEOUT: Final = 5.0
@@ -93,9 +96,19 @@ class Allowances:
         self._supervisor.start(self._keep(), "keep")
 
     async def stop(self) -> None:
-        """Account for everything that has passed. Idempotent."""
-        await self._supervisor.close()
-        await self.flush()
+        """Account for everything that has passed, if the database can. Idempotent."""
+        try:
+            # Not while an entry is being made: nobody would know whether it was.
+            async with asyncio.timeout(STOP_TIMEOUT), self._turn:
+                await self._supervisor.close()
+        except TimeoutError:
+            _log.warning("traffic_not_settled", waited=STOP_TIMEOUT)
+            await self._supervisor.close()
+        try:
+            async with asyncio.timeout(STOP_TIMEOUT):
+                await self.flush()
+        except TimeoutError:
+            _log.error("traffic_lost", people=len(self._busy) + len(self._owed))
 
     def of(self, user_id: str) -> Allowance:
         """Somebody's, the same for all of their streams."""
@@ -118,8 +131,9 @@ class Allowances:
         """
         allowance = self._known.get(user_id)
         if allowance is not None:
-            async with self._turn:
-                await self._account(allowance)
+            # Whoever asks may lose their patience; an entry once begun is made.
+            with contextlib.suppress(RuntimeError):  # on the way out
+                await asyncio.shield(self._supervisor.start(self._settle(allowance), "asked"))
         waiting = 0 if allowance is None else allowance.unaccounted
         return waiting + await self._traffic.used(user_id, month_of(self._clock.now()))
 
@@ -171,7 +185,7 @@ class Allowances:
             try:
                 await self.tick()
                 now = self._clock.monotonic()
-                if now - flushed >= FLUSH:
+                if now - flushed >= FLUSH - TICK / 2:  # a tick is never exact
                     flushed = now
                     await self.flush()
                 if now - swept >= SWEEP:
