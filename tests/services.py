@@ -25,6 +25,7 @@ from typing import Any
 import pytest
 from sqlalchemy import delete
 
+from tests.migrated import aside, migrated_file
 from underpass.store.db.database import Database
 from underpass.store.db.models import Base
 
@@ -51,14 +52,14 @@ class Service:
     def fresh_url(self) -> str:
         """The URL of a new, empty database."""
         name = f"t_{uuid.uuid4().hex}"
-        _run(self._make(self.port, name))
+        aside(self._make(self.port, name))
         return self._url.format(port=self.port, name=name)
 
     def migrated_url(self) -> str:
         """The URL of the one database that tests share, one after the other."""
         if self._migrated is None:
             self._migrated = self.fresh_url()
-            _run(_migrate(self._migrated))
+            aside(_migrate(self._migrated))
         return self._migrated
 
     def stop(self) -> None:
@@ -69,26 +70,6 @@ class Service:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait(5)
-
-
-def _run(coroutine: Coroutine[Any, Any, None]) -> None:
-    """Run on a loop of its own thread: fixtures may be asked for inside a running loop."""
-    import threading
-
-    failure: list[BaseException] = []
-
-    def body() -> None:
-        try:
-            asyncio.run(coroutine)
-        except BaseException as error:
-            failure.append(error)
-
-    thread = threading.Thread(target=body)
-    thread.start()
-    thread.join(30)
-    if failure:
-        raise failure[0]
-    assert not thread.is_alive(), "the server did not answer"
 
 
 def _need(program: str, *more_places: str) -> str:
@@ -254,14 +235,6 @@ def database_url(request: pytest.FixtureRequest) -> str:
     return str(request.getfixturevalue(f"{request.param}_url"))
 
 
-@pytest.fixture(scope="session")
-def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An SQLite file with the schema and nothing in it; copy it."""
-    path = tmp_path_factory.mktemp("sqlite") / "migrated.db"
-    _run(_migrate(f"sqlite:///{path}"))
-    return path
-
-
 @pytest.fixture(params=["sqlite", "postgresql", "mariadb"])
 async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Database]:
     """An open, migrated database without a row in it, once per family.
@@ -269,9 +242,7 @@ async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncItera
     Migrating takes seconds on a busy machine, so a server's database is emptied and used again.
     """
     if request.param == "sqlite":
-        path = tmp_path / "underpass.db"
-        shutil.copy(request.getfixturevalue("migrated_sqlite"), path)
-        url = f"sqlite:///{path}"
+        url = migrated_file(tmp_path / "underpass.db")
     else:
         url = request.getfixturevalue(f"{request.param}_service").migrated_url()
     opened = await Database.open(url, migrations=False)

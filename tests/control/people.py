@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.migrated import migrated_file
 from underpass.control.api_tokens import ApiTokens
 from underpass.control.events import EventFilter, Events
 from underpass.control.live import LiveBus
@@ -67,7 +68,7 @@ class People:
 async def make_people(directory: Path, given: Database | None = None) -> AsyncIterator[People]:
     """People over *given*, or over an SQLite file of their own in *directory*."""
     clock = ManualClock()
-    database = given or await Database.open(f"sqlite:///{directory / 'people.db'}")
+    database = given or await Database.open(migrated_file(directory / "people.db"))
     kv, bus = MemoryStore(clock), LiveBus()
     events = Events(database, clock, bus)
     passwords = Passwords(memory_kib=64, time_cost=1)

@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import select
 
 from tests.control.machines import ADMIN, Applicant, Machines
+from tests.migrated import migrated_in_memory
 from underpass.control.join_tokens import join_command, parse_lifetime
 from underpass.control.subject import Subject
 from underpass.core.errors import Forbidden, InvalidRequest, NotFound
@@ -150,7 +151,7 @@ async def test_expired_revoked_and_used_up_are_told_apart(machines: Machines) ->
     ],
 )
 async def test_bad_wishes_are_refused(bad: dict[str, Any]) -> None:
-    database = await Database.open("sqlite://")
+    database = await migrated_in_memory()
     with pytest.raises(InvalidRequest):
         await Machines(database).tokens.create(ADMIN, **bad)
     await database.close()

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.control.entry_points import FakeEntryPoints
+from tests.migrated import migrated_in_memory
 from underpass.control.access import AgentView, require
 from underpass.control.agent_secrets import AgentSecrets
 from underpass.control.entry_points import NoEntryPoints, open_entry
@@ -130,7 +131,7 @@ class Two(House):
 
 @pytest.fixture
 async def house() -> AsyncIterator[Two]:
-    database = await Database.open("sqlite://")
+    database = await migrated_in_memory()
     yield await Two(database).fill()
     await database.close()
 
@@ -422,7 +423,7 @@ async def test_usage_adds_up_and_is_no_change(house: Two) -> None:
 
 
 async def test_a_cap_per_person() -> None:
-    database = await Database.open("sqlite://")
+    database = await migrated_in_memory()
     house = await Two(database, max_per_user=2).fill()
     await house.made(status="disabled")
     await house.made()

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.migrated import migrated_in_memory
 from underpass.control.recordings import RecordingFilter, Recordings, recording_record
 from underpass.control.subject import Subject
 from underpass.core.clock import ManualClock
@@ -49,7 +50,7 @@ class Shelf:
 
 @pytest.fixture
 async def shelf() -> AsyncIterator[Shelf]:
-    database = await Database.open("sqlite://")
+    database = await migrated_in_memory()
     yield Shelf(database)
     await database.close()
 

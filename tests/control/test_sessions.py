@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.migrated import migrated_in_memory
 from underpass.control.sessions import SessionFilter, Sessions, session_record
 from underpass.control.subject import Role, Subject
 from underpass.core.clock import ManualClock
@@ -51,7 +52,7 @@ class Records:
 
 @pytest.fixture
 async def records() -> AsyncIterator[Records]:
-    database = await Database.open("sqlite://")
+    database = await migrated_in_memory()
     yield Records(database)
     await database.close()
 

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 from fastapi import FastAPI
 
+from tests.migrated import migrated_file
 from underpass.control.passwords import Passwords
 from underpass.core.clock import ManualClock
 from underpass.core.settings import GatewaySettings
@@ -86,6 +87,7 @@ async def people_app(directory: Path, **settings: Any) -> AsyncIterator[App]:
     clock = ManualClock()
     passwords = Passwords(memory_kib=64, time_cost=1)
     made = GatewaySettings(state=directory / "state", local_agent=False, **settings)
+    migrated_file(made.state / "underpass.db")
     async with compose(made, clock, passwords=passwords) as services:
         await services.setup.complete_from_settings("ada", PASSWORD)
         app = make_app(services)

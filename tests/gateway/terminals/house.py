@@ -14,6 +14,7 @@ import httpx
 from fastapi import FastAPI
 
 from tests.gateway.terminals.asgi_socket import AsgiSocket, Screen
+from tests.migrated import migrated_file
 from underpass.agent.openers.exec import exec_opener
 from underpass.agent.openers.pty import pty_opener
 from underpass.agent.terminals.host import TerminalHost
@@ -187,6 +188,7 @@ async def house(tmp_path: Path, **settings: Any) -> AsyncIterator[House]:
     passwords = Passwords(memory_kib=64, time_cost=1)
     state = tmp_path / "state"
     state.mkdir(exist_ok=True)
+    migrated_file(state / "underpass.db")
     config = GatewaySettings(state=state, **settings)
     try:
         async with (
