@@ -146,6 +146,43 @@ def test_most_of_it_is_told_and_a_restart_forgets_nothing(
         assert 1_000_000 <= used <= 1_000_000 + CHUNK
 
 
+@pytest.mark.parametrize("ending", ["SIGTERM", "SIGKILL"])
+def test_what_passed_is_in_the_account_after_the_end(
+    gateway: GatewayProgram, ann: Person, machine: str, ending: str
+) -> None:
+    """All of it after a signal; all but the last seconds after a crash (docs: quotas.md)."""
+    rate, last_seconds = 400_000, 6
+    ann.quota(bandwidth=rate)
+    got = [0] * 4
+    with tcp_server(pour) as target:
+        port = make(ann.client, machine, target_port=target)["public_port"]
+
+        def download(number: int) -> None:
+            with connect(port, timeout=20) as sock, contextlib.suppress(ConnectionError):
+                while data := sock.recv(65536):
+                    got[number] += len(data)
+
+        threads = [threading.Thread(target=download, args=(n,), daemon=True) for n in range(4)]
+        for thread in threads:
+            thread.start()
+        eventually(lambda: sum(got) > (last_seconds + 3) * rate, 40, "the bytes")
+        if ending == "SIGTERM":
+            assert gateway.stop() == 0
+        else:
+            gateway.kill()
+        for thread in threads:
+            thread.join(10)
+        gateway.start()
+        again = gateway.login()
+        quota = again.get(f"/api/v1/users/{ann.id}/quota").json()["data"]
+        kept, received = quota["usage"]["traffic"], sum(got)
+        gateway.machine(again, "box")
+    print(f"{ending}: received {received}, in the account {kept}")
+    # What was counted and did not arrive was on its way through sockets when they were closed.
+    assert kept <= received + 4 * CHUNK
+    assert kept >= received - (0 if ending == "SIGTERM" else last_seconds * rate)
+
+
 def test_connections_of_each_mapping_under_parallel_connects(ann: Person, machine: str) -> None:
     ann.quota(max_connections_per_mapping=5)
     with tcp_server(echo) as target:
