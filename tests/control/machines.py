@@ -9,6 +9,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from underpass.control.admission import QuotasLike
 from underpass.control.agent_secrets import AgentSecrets
 from underpass.control.agents import Agents
 from underpass.control.enrolments import EnrolmentLimits, Enrolments
@@ -48,6 +49,7 @@ class Machines:
         clock: ManualClock | None = None,
         limits: EnrolmentLimits | None = None,
         database_key: bytes = DATABASE_KEY,
+        quotas: QuotasLike | None = None,
     ) -> None:
         self.database = database
         self.clock = clock or ManualClock()
@@ -81,6 +83,7 @@ class Machines:
             join_tokens=self.tokens,
             gateway_key=GATEWAY_KEY,
             limits=limits,
+            quotas=quotas,
         )
         self.heartbeats = Heartbeats(
             database,

@@ -70,7 +70,7 @@ async def test_what_is_counted(database: Database) -> None:
     await house.made()
     await house.made(status="disabled")
     quotas = quotas_of(house)
-    counted = {"mappings": 2, "active_mappings": 1, "sessions": 0}
+    counted = {"clients": 0, "mappings": 2, "active_mappings": 1, "sessions": 0}
     assert await quotas.counted(house.ada.user_id) == counted
     assert await quotas.counted(house.bob.user_id) == dict.fromkeys(counted, 0)
 

@@ -25,7 +25,7 @@ _ROWS = (
     ("bandwidth", "Bandwidth, each way", None),
     ("monthly_traffic", "Traffic this month", "traffic"),
     ("max_sessions", "Terminal sessions", "sessions"),
-    ("max_clients", "Machines", None),
+    ("max_clients", "Machines", "clients"),
     ("max_workspaces", "Workspaces", None),
 )
 """Limit, what people call it, and what is used of it."""

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from underpass.control.agent_secrets import AgentSecrets
 from underpass.control.labels import checked_labels, checked_name, name_from_hostname
+from underpass.control.quota import Quota, over_count
+from underpass.core import metrics
 from underpass.core.clock import Clock
 from underpass.core.errors import Conflict
-from underpass.store.db.models import Agent, EnrolmentApplication
+from underpass.store.db.models import Agent, EnrolmentApplication, User
 
-__all__ = ["Admission", "Admitted", "ensure_name_free"]
+__all__ = ["Admission", "Admitted", "QuotasLike", "ensure_name_free"]
+
+
+class QuotasLike(Protocol):
+    """What people may use (``control.quotas.Quotas``)."""
+
+    async def of(self, db: AsyncSession, user_id: str) -> Quota: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +43,18 @@ class Admitted:
 
 
 class Admission:
-    """Upserts machines keyed by client id (spec 1, Enrolment, step 6)."""
+    """Upserts machines keyed by client id (spec 1, Enrolment, step 6).
 
-    def __init__(self, secrets: AgentSecrets, clock: Clock) -> None:
+    Args:
+        quotas: how many machines each may let in; without it as many as they like.
+    """
+
+    def __init__(
+        self, secrets: AgentSecrets, clock: Clock, quotas: QuotasLike | None = None
+    ) -> None:
         self._secrets = secrets
         self._clock = clock
+        self._quotas = quotas
 
     async def admit(
         self,
@@ -65,6 +81,8 @@ class Admission:
         Raises:
             InvalidRequest: labels or name are malformed.
             Conflict: another machine has that name (``name_taken``).
+            TooManyRequests: *by* has as many machines as their quota allows
+                (``quota_exceeded``).
         """
         now = self._clock.now()
         agent_id = application.client_id
@@ -73,6 +91,8 @@ class Admission:
             await ensure_name_free(db, checked_name(name), agent_id)
         row = await db.scalar(select(Agent).where(Agent.id == agent_id).with_for_update())
         fresh = row is None or row.is_deleted
+        if by is not None and (row is None or row.is_deleted or row.let_in_by is None):
+            await self._check_room(db, by)
         # Queries come before the row is touched: they flush, and half a row is none.
         free_name = await _free_name(db, application.hostname) if fresh and not name else ""
         if row is None:
@@ -108,6 +128,20 @@ class Admission:
         row.updated_at = now
         await db.flush()
         return Admitted(agent_id, row.name, secret, not fresh, key_changed)
+
+    async def _check_room(self, db: AsyncSession, user_id: str) -> None:
+        if self._quotas is None:
+            return
+        # Their row is locked, so that two of theirs at once are counted one after the other.
+        await db.execute(select(User.id).where(User.id == user_id).with_for_update())
+        limit = (await self._quotas.of(db, user_id)).max_clients
+        if limit is None:
+            return
+        mine = (Agent.let_in_by == user_id, Agent.is_deleted.is_(False))
+        used = await db.scalar(select(func.count()).select_from(Agent).where(*mine)) or 0
+        if used >= limit:
+            metrics.QUOTA_REFUSALS.labels("max_clients").inc()
+            raise over_count("max_clients", "machines", limit, used, undo="Delete")
 
 
 async def ensure_name_free(db: AsyncSession, name: str, agent_id: str) -> None:

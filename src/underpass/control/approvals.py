@@ -10,7 +10,7 @@ from sqlalchemy import CursorResult, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from underpass.control.admission import Admission, Admitted
+from underpass.control.admission import Admission, Admitted, QuotasLike
 from underpass.control.agent_secrets import AgentSecrets
 from underpass.control.events import Events
 from underpass.control.live import LiveBus
@@ -34,6 +34,7 @@ class Approvals:
 
     Args:
         gateway_key: raw Ed25519 public key of this gateway; agents pin it for their links.
+        quotas: how many machines each may let in.
     """
 
     def __init__(
@@ -45,13 +46,14 @@ class Approvals:
         *,
         secrets: AgentSecrets,
         gateway_key: bytes,
+        quotas: QuotasLike | None = None,
     ) -> None:
         self._database = database
         self._clock = clock
         self._events = events
         self._bus = bus
         self._secrets = secrets
-        self._admission = Admission(secrets, clock)
+        self._admission = Admission(secrets, clock, quotas)
         self._gateway_key = base64.b64encode(gateway_key).decode()
         self.on_reissued: list[ReissuedHook] = []
 
@@ -65,6 +67,7 @@ class Approvals:
             Conflict: it was rejected (``already_rejected``), or the name is taken.
             Gone: approved before, but superseded since.
             InvalidRequest: labels or name are malformed.
+            TooManyRequests: the actor's quota of machines is used up (``quota_exceeded``).
         """
         try:
             return await self._approve(actor, apply_id, labels, name)

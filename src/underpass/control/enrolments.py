@@ -11,6 +11,7 @@ from sqlalchemy import CursorResult, delete, func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from underpass.control.admission import QuotasLike
 from underpass.control.agent_secrets import AgentSecrets
 from underpass.control.approvals import Approvals, ReissuedHook, unknown_application
 from underpass.control.enrolment_list import list_applications, warnings_of
@@ -66,6 +67,7 @@ class Enrolments:
     Args:
         gateway_key: raw Ed25519 public key of this gateway; agents pin it for their links.
         limits: caps; tests lower them.
+        quotas: how many machines each may let in; without it as many as they like.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class Enrolments:
         gateway_key: bytes,
         limits: EnrolmentLimits | None = None,
         make_id: IdMaker = new_id,
+        quotas: QuotasLike | None = None,
     ) -> None:
         self._database = database
         self._clock = clock
@@ -92,7 +95,7 @@ class Enrolments:
         self._limits = limits or EnrolmentLimits()
         self._make_id = make_id
         self._approvals = Approvals(
-            database, clock, events, bus, secrets=secrets, gateway_key=gateway_key
+            database, clock, events, bus, secrets=secrets, gateway_key=gateway_key, quotas=quotas
         )
 
     def on_reissued(self, hook: ReissuedHook) -> None:
@@ -108,7 +111,9 @@ class Enrolments:
             ``{"status": "pending", "apply_id"}``, or the approved answer when a join token is good.
 
         Raises:
-            TooManyRequests: rate or cap (``too_many_requests``, ``too_many_pending``).
+            TooManyRequests: rate or cap (``too_many_requests``, ``too_many_pending``); whoever
+                made the join token has as many machines as their quota allows
+                (``quota_exceeded``).
             TooLarge, InvalidRequest: the body (``body_too_large``, ``bad_body``, ``bad_field``) or
                 its key (``bad_key``, ``not_rsa``, ``weak_key``).
             Unauthenticated: ``clock_skew`` with ``server_time``; ``bad_signature``;

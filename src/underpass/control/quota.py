@@ -29,7 +29,7 @@ class Quota:
     """What one person may use (spec 4); ``None``: no limit of their own.
 
     Attributes:
-        max_clients: machines of their own.
+        max_clients: machines they let in, by approval or with a join token of theirs.
         max_mappings: mappings, disabled ones included.
         max_active_mappings: mappings that are not disabled.
         max_connections_per_mapping: connections or flows of each mapping at a time.

@@ -18,7 +18,7 @@ from underpass.core.clock import Clock
 from underpass.core.errors import NotFound, Unavailable
 from underpass.core.ids import is_id
 from underpass.store.db.mapping_models import MappingRow
-from underpass.store.db.models import TtySession, User
+from underpass.store.db.models import Agent, TtySession, User
 from underpass.store.db.quota_models import QuotaRow
 from underpass.store.db.races import lost_race
 
@@ -82,11 +82,14 @@ class Quotas:
             return {row.user_id: row.limits for row in await db.scalars(select(QuotaRow))}
 
     async def counted(self, user_id: str) -> dict[str, int]:
-        """How many of what is limited by number somebody has: ``mappings``, ``active_mappings``
-        and ``sessions``."""
+        """How many of what is limited by number somebody has: ``clients`` (machines they let in),
+        ``mappings``, ``active_mappings`` and ``sessions``."""
         mine = MappingRow.user_id == user_id
         async with self._database.reading() as db:
             return {
+                "clients": await _count(
+                    db, Agent, Agent.let_in_by == user_id, Agent.is_deleted.is_(False)
+                ),
                 "mappings": await _count(db, MappingRow, mine),
                 "active_mappings": await _count(db, MappingRow, mine, _ENABLED),
                 "sessions": await _count(

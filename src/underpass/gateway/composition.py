@@ -105,8 +105,8 @@ async def compose(
             passwords = Passwords()
             stack.callback(passwords.close)
         _compose_people(services, passwords)
-        _compose_machines(services)
         _compose_quotas(services)
+        _compose_machines(services)
         _compose_mappings(services)
         _compose_terminals(services)
         connect_machines(services)
@@ -178,6 +178,7 @@ def _compose_machines(services: Services) -> None:
         secrets=services.agent_secrets,
         join_tokens=services.join_tokens,
         gateway_key=services.secrets.public_key,
+        quotas=services.quotas,
     )
     services.heartbeats = Heartbeats(
         database,

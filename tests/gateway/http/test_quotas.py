@@ -55,8 +55,8 @@ async def test_what_is_used_shows(tenants: Tenants) -> None:
     app.services.allowances.of(ann).begin(Counter(), lambda error: None)
     usage = (await tenants.ann.get(f"/api/v1/users/{ann}/quota")).json()["data"]["usage"]
     assert usage == {
-        "mappings": 2, "active_mappings": 1, "sessions": 0, "connections": 1, "traffic": 1234,
-        "month": "2023-11", "renews_at": "2023-12-01T00:00:00.000Z",
+        "clients": 0, "mappings": 2, "active_mappings": 1, "sessions": 0, "connections": 1,
+        "traffic": 1234, "month": "2023-11", "renews_at": "2023-12-01T00:00:00.000Z",
     }  # fmt: skip
 
 

@@ -31,6 +31,7 @@ _LIMITS: Final[dict[str, Any]] = {
     "max_sessions": None,
 }
 _USAGE: Final[dict[str, Any]] = {
+    "clients": 2,
     "mappings": 3,
     "active_mappings": 2,
     "sessions": 1,
@@ -57,7 +58,7 @@ class QuotaAsked(BaseModel):
         },
     )
 
-    max_clients: int | None = Field(None, description="Machines of their own.")
+    max_clients: int | None = Field(None, description="Machines they let in.")
     max_mappings: int | None = Field(None, description="Disabled ones included.")
     max_active_mappings: int | None = Field(None, description="That are not disabled.")
     max_connections_per_mapping: int | None = Field(None, description="At a time.")
@@ -74,6 +75,7 @@ class QuotaAsked(BaseModel):
 class UsageBody(BaseModel):
     """What is used of it."""
 
+    clients: int = Field(description="Machines they let in, those that are away included.")
     mappings: int
     active_mappings: int
     sessions: int
