@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.links.loops import AGENT, NODE, links, read_all
+from tests.links.virtual_time import LoopClock, run_virtually
 from underpass.core.clock import ManualClock
 from underpass.core.errors import (
     Conflict,
@@ -22,6 +23,7 @@ from underpass.core.errors import (
 from underpass.links.link import Link, LinkLost, Opening, OpenRefused
 from underpass.links.memory import memory_links, memory_transports
 from underpass.links.mux import MuxLimits
+from underpass.links.outbox import CALM_TURN
 from underpass.links.stream import StreamReset
 
 
@@ -495,3 +497,36 @@ async def test_two_readers_are_a_bug() -> None:
         stream.write(b"still good")
         assert await stream.read() == b"still good"
         stream.abort()
+
+
+@pytest.mark.parametrize("local", [True, False])
+def test_bulk_rests_between_turns_while_somebody_types_to_the_same_machine(local: bool) -> None:
+    size = 256 << 10
+
+    async def scene() -> tuple[float, float]:
+        loop = asyncio.get_running_loop()
+        near, far = memory_transports()
+        near.local = far.local = local
+        a = Link(near, NODE, dialler=True, clock=LoopClock())
+        b = Link(far, AGENT, dialler=False, clock=LoopClock())
+        b.on_open(echo)
+        a.start()
+        b.start()
+        typing = await a.open("shell", interactive=True)
+        bulk = await a.open("bulk")
+        began = loop.time()
+        bulk.write(bytes(size))
+        await bulk.write_eof()
+        typing.write(b"k")
+        assert await typing.read() == b"k"
+        typed = loop.time() - began
+        assert len(await read_all(bulk)) == size
+        took = loop.time() - began
+        await a.close()
+        await b.close()
+        return typed, took
+
+    typed, took = run_virtually(scene())
+    assert typed == 0.0
+    turns = size // CALM_TURN
+    assert (took > (turns - 2) * 0.001) == local

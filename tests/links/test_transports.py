@@ -25,6 +25,7 @@ from underpass.links.transports.connection import (
     StreamTransport,
     address_of,
     adopt,
+    is_local,
     tune_socket,
 )
 from underpass.links.transports.transport import Inbox, Transport, WriteBatch
@@ -398,3 +399,22 @@ async def test_flush_does_not_wait_for_the_end_of_the_turn() -> None:
     await asyncio.sleep(0)
     collects.flush()
     assert batch == [b"onetwo"]
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "local"),
+    [
+        (("127.0.0.1", 80), ("127.0.0.1", 4711), True),
+        (("::1", 80, 0, 0), ("::1", 4711, 0, 0), True),
+        (("192.0.2.1", 80), ("192.0.2.1", 4711), True),
+        (("192.0.2.1", 80), ("192.0.2.2", 4711), False),
+        ("", "", False),
+        (None, None, False),
+    ],
+)
+def test_ends_with_one_address_are_on_one_machine(here: Any, there: Any, local: bool) -> None:
+    class Connected(asyncio.Transport):
+        def get_extra_info(self, name: str, default: Any = None) -> Any:
+            return {"sockname": here, "peername": there}.get(name, default)
+
+    assert is_local(Connected()) is local

@@ -42,6 +42,11 @@ _EXACT: Final = 5.0
 """Seconds above which a deadline is looked at every tick."""
 _FLUSH: Final = 5.0
 """Seconds a closed link may take to send what it still has."""
+_REST: Final = 0.001
+"""Seconds between two turns of a calm link whose ends share their processors: what is in the way of
+a keystroke there is not bytes on the wire but the programs that handle the bulk beside it."""
+_NEAR: Final = 0.02
+"""Seconds of the longest round trip at which a local other end is believed not to be a proxy."""
 
 OpenHandler = Callable[["Opening"], Awaitable[None]]
 
@@ -150,7 +155,7 @@ class Link:
                 gone_away=self._gone_away,
                 ended=self._ended,
                 disconnected=self._disconnected,
-                turn_over=lambda: self._loop.call_soon(self._mux.next_turn) and None,
+                turn_over=self._turn_over,
             ),
             monotonic=(clock or SystemClock()).monotonic,
             limits=limits,
@@ -163,6 +168,13 @@ class Link:
         self._started = False
         self._timer: asyncio.TimerHandle | None = None
         self._closed: asyncio.Future[LinkEnd] = self._loop.create_future()
+
+    def _turn_over(self) -> None:
+        mux = self._mux
+        if mux.outbox.calm and self._transport.local and (mux.pulse.rtt_low or 0.0) < _NEAR:
+            self._loop.call_later(_REST, mux.next_turn)
+        else:
+            self._loop.call_soon(mux.next_turn)
 
     # -- state ------------------------------------------------------------------------------------
 

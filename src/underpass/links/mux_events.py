@@ -57,4 +57,5 @@ class MuxEvents:
     disconnected: Callable[[], None]
     """The transport is gone; comes after ``ended``."""
     turn_over: Callable[[], None]
-    """Enough was written at once: call :meth:`Mux.next_turn` in the event loop's next turn."""
+    """Enough was written at once: call :meth:`Mux.next_turn` in the event loop's next turn, or soon
+    after where somebody types."""

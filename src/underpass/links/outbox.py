@@ -7,6 +7,7 @@
 - A stream is interactive when it was opened so, or while it behaves so (``habit.py``).
 - A link over which somebody has just typed is *calm*: its frames have 16 KiB instead of 64, its
   turns 32 instead of 256, since a keystroke that arrives in the middle of a turn waits for its end.
+  Where both ends are on one machine it also rests between turns (``link.py``).
 - Control frames do not queue, since they are few and small; a peer that makes us write more than
   1 MiB of them while it does not read is cut off.
 """
@@ -107,9 +108,9 @@ class Outbox:
 
     def unblock(self) -> None:
         """The transport takes bytes again."""
-        self.paused = self.blocked = False
+        self.blocked = False
         self._slow = self._monotonic() - self._blocked_at > _SLOW
-        self._written = self._overdraft = 0
+        self._overdraft = 0
         if self._shut:
             return
         if self._pong is not None:
@@ -118,6 +119,9 @@ class Outbox:
         owing, self._owing = self._owing, set()
         for stream in owing:
             stream.consumed(0)
+        if not (self.calm and self._turn_ended):  # else it rests until the next turn
+            self.paused = False
+            self._written = 0
         self.pump()
 
     def next_turn(self) -> None:
@@ -191,7 +195,7 @@ class Outbox:
         if not stream.scheduled and not self._shut:
             stream.scheduled = True
             (self._fast if stream.interactive or stream.quick else self._bulk).append(stream)
-        if not self.paused:
+        if not self.blocked:
             self.pump()
 
     def wrote(self, size: int) -> None:
@@ -205,18 +209,20 @@ class Outbox:
                 self._turn_over()
 
     def pump(self) -> None:
-        """Write what is queued until the transport blocks or the turn is over."""
+        """Write what is queued until the transport blocks or the turn is over.
+
+        While a calm link rests between two turns, what is fast goes out all the same.
+        """
         if self._pumping:
             return
         self._pumping = True
         fast, bulk = self._fast, self._bulk
         try:
-            while not self.paused and (fast or bulk):
+            while self._next(fast, bulk):
                 parts: list[Buffer] = []
                 relieved: list[tuple[MuxStream, StreamSink]] = []
                 room = burst = CALM_TURN if self.calm else _SMALL_BURST if self._slow else TURN
-                while room > 0 and (fast or bulk):
-                    turns = fast or bulk
+                while room > 0 and (turns := self._next(fast, bulk)):
                     stream = turns.popleft()
                     stream.scheduled = False
                     if stream.gone or not stream.queued or stream.credit <= 0:
@@ -239,3 +245,8 @@ class Outbox:
                     stream.tell_writable(sink)
         finally:
             self._pumping = False
+
+    def _next(self, fast: deque[MuxStream], bulk: deque[MuxStream]) -> deque[MuxStream] | None:
+        if not self.paused:
+            return fast or bulk or None
+        return (fast or None) if self.calm and self._turn_ended and not self.blocked else None

@@ -36,6 +36,7 @@ MAX_WINDOW: Final = 8 << 20
 """Bytes a stream's window grows to at most."""
 LINK_WINDOW: Final = 48 << 20
 """Bytes all windows of a link may have together (each stream keeps EARLY_WINDOW beyond that)."""
+_SMALL_WINDOW: Final = 64 << 10
 _SLACK: Final = 0.004
 """Seconds that busy processes may need to hand over to each other, on any path."""
 _NO_DISTANCE: Final = 0.0003
@@ -101,7 +102,7 @@ class ReceiveWindow:
         self._taken: int = 0
         self.size = self.left = EARLY_WINDOW
         self.owed = 0
-        self.step = EARLY_WINDOW // 4
+        self.step = self._step()
         self._epoch: float | None = None
         self._epoch_bytes = 0
 
@@ -111,8 +112,12 @@ class ReceiveWindow:
         self._taken += more
         self.size += more
         self.left += more
-        self.step = self.size // 4
+        self.step = self._step()
         return more
+
+    def _step(self) -> int:
+        """Bytes per grant: of a small window the half, or grants would cost more than the bytes."""
+        return self.size // (2 if self.size <= _SMALL_WINDOW else 4)
 
     def _narrow(self, least: int) -> None:
         """Halve the window, not below *least*, by owing less than was consumed."""
@@ -121,7 +126,7 @@ class ReceiveWindow:
         self._taken -= less
         self.size -= less
         self.owed -= less
-        self.step = self.size // 4
+        self.step = self._step()
 
     def grant(self, now: float, rtt: float | None, *, calm: bool = False) -> int:
         """The credit to announce now that ``owed`` has reached ``step``; adapts the window.

@@ -1,7 +1,8 @@
-"""A QUIC connection as a link's transport: the shell around the library's connection and our lanes.
+"""A QUIC connection as a link's transport: what the link writes and reads, and how it ends.
 
 The handshake runs on the first QUIC stream, as bytes in order. From :meth:`QuicTransport.framed` on
-the link writes frames, and ``lanes.py`` says on which QUIC stream each of them goes.
+the link writes frames, and ``lanes.py`` says on which QUIC stream each of them goes. ``engine.py``
+keeps the connection going.
 
 The end, in an orderly way: the closing end ends every lane, waits until the peer has ended its
 halves (so everything has arrived), then sends the rest and the end of its control lane; the peer
@@ -12,16 +13,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
 import structlog
 from qh3.quic import events
-from qh3.quic.connection import QuicConnection, QuicConnectionError
+from qh3.quic.connection import QuicConnection
 
 from underpass.core.errors import TooLarge, Unavailable, UnderpassError
+from underpass.links.quic.endings import FAILED, ending
+from underpass.links.quic.engine import QuicEngine
 from underpass.links.quic.lanes import Lanes, Piece
 from underpass.links.quic.udp import Address, Datagram
 from underpass.links.transports.transport import (
@@ -31,13 +33,11 @@ from underpass.links.transports.transport import (
     Buffer,
     WriteBatch,
 )
-from underpass.links.trust import CertificateRejected
 from underpass.wire.frames import ProtocolError
 
 __all__ = ["QuicTransport"]
 
 _log = structlog.get_logger(__name__)
-logging.getLogger("quic").setLevel(logging.ERROR)  # the library warns of every closed connection
 
 HANDSHAKE_LANE: Final = 0
 _CLIENT_CONTROL: Final = 2
@@ -50,10 +50,6 @@ SETTLE: Final = 1.0
 """Seconds a closing end waits for the peer to have everything."""
 FINISH: Final = 2.0
 """Seconds it then waits for the peer to close."""
-_TLS_ALERT: Final = 0x100
-_FAILED: Final = 1
-"""The application's error code of a connection that one end gave up; the reason is a word."""
-_CERTIFICATE_ALERTS: Final = frozenset(range(_TLS_ALERT + 42, _TLS_ALERT + 49))
 
 
 class QuicTransport(BaseTransport):
@@ -84,7 +80,14 @@ class QuicTransport(BaseTransport):
         """Called when the peer has begun to speak (the accepting side waits for that)."""
         self.on_connection_id: Callable[[bytes, bool], None] | None = None
         """Told (id, whether it is new) when the ids this end is addressed by change."""
-        self._send_datagrams = send
+        self._engine = QuicEngine(
+            quic,
+            send,
+            dialled=dialled,
+            drained=self._drain,
+            failed=self._fail,
+            sent=self._left,
+        )
         self._over: Callable[[], None] | None = over
         self._linger = linger
         self._loop = asyncio.get_running_loop()
@@ -100,9 +103,6 @@ class QuicTransport(BaseTransport):
         self._tail: list[Buffer] = []  # what the control lane ends with
         self._finishing: asyncio.TimerHandle | None = None
         self._tail_sent = False
-        self._transmitting = False
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at: float | None = None
         self._ended = False  # no more use of the connection but for saying goodbye
         self._connected: asyncio.Future[None] = self._loop.create_future()
         self._done: asyncio.Future[None] = self._loop.create_future()
@@ -137,24 +137,16 @@ class QuicTransport(BaseTransport):
             if self._undecided > MAX_UNDECIDED:
                 self._fail(TooLarge("The peer sent too much before it was asked to."))
                 return
-        try:
-            if size:
-                self.quic.receive_gro_buffer(data, size, address, self._loop.time())
-            else:
-                self.quic.receive_datagram(data, address, self._loop.time())
-            self._drain()
-        except ProtocolError as error:
-            self._fail(error)
-        except Exception as error:  # noqa: BLE001 - a datagram's harm ends with its connection
-            _log.debug("quic_datagram_failed", exc_info=error)
-            self._fail(Unavailable("A datagram could not be taken.", code="connection_lost"))
-        self._transmit_soon()
+        self._engine.received(data, size, address)
 
     def _drain(self) -> None:
         while (event := self.quic.next_event()) is not None:
             if isinstance(event, events.StreamDataReceived):
                 self._on_lane(event.stream_id, event.data, event.end_stream)
+            elif isinstance(event, events.DatagramFrameReceived):
+                self._engine.word(event.data)
             elif isinstance(event, events.HandshakeCompleted):
+                self._engine.settled = True
                 if not self._connected.done():
                     self._connected.set_result(None)
             elif isinstance(event, events.ConnectionIdIssued):
@@ -217,49 +209,11 @@ class QuicTransport(BaseTransport):
 
     def connect(self, address: Address) -> None:
         """Begin the QUIC handshake (the dialling end)."""
-        self.quic.connect(address, self._loop.time())
-        self._transmit()
+        self._engine.connect(address)
 
-    def _transmit_soon(self) -> None:
-        if not self._transmitting:
-            self._transmitting = True
-            self._loop.call_soon(self._transmit)
-
-    def _transmit(self) -> None:
-        self._transmitting = False
-        if self._over is None:
-            return
-        try:
-            datagrams = self.quic.datagrams_to_send(self._loop.time())
-        except QuicConnectionError as error:
-            self._fail(Unavailable(f"QUIC failed: {error.reason_phrase}.", code="connection_lost"))
-            return
-        self._send_datagrams(datagrams)
-        if self.writing_paused and not self._ended and self._unsent() <= WRITE_LOW:
+    def _left(self) -> None:
+        if self.writing_paused and not self._ended and self._engine.unsent <= WRITE_LOW:
             self._resume_sink()
-        self._arm()
-
-    def _arm(self) -> None:
-        at = self.quic.get_timer()
-        if at == self._timer_at:
-            return
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = None if at is None else self._loop.call_at(at, self._timed)
-        self._timer_at = at
-
-    def _timed(self) -> None:
-        at, self._timer, self._timer_at = self._timer_at, None, None
-        try:
-            self.quic.handle_timer(max(at or 0.0, self._loop.time()))
-            self._drain()
-        except (QuicConnectionError, ProtocolError) as error:
-            _log.debug("quic_timer_failed", error=str(error))
-            self._fail(Unavailable("QUIC failed.", code="connection_lost"))
-        self._transmit()
-
-    def _unsent(self) -> int:
-        return self.quic.get_send_buffer_size()
 
     # -- what the link writes ---------------------------------------------------------------------
 
@@ -293,16 +247,14 @@ class QuicTransport(BaseTransport):
         self._pushed()
 
     def _pushed(self) -> None:
-        if not self._transmitting:
-            self._transmit()
-        if not self.writing_paused and not self.closing and self._unsent() > WRITE_HIGH:
+        if not self._engine.about_to_send:
+            self._engine.transmit()
+        if not self.writing_paused and not self.closing and self._engine.unsent > WRITE_HIGH:
             self._pause_sink()
 
     def _put(self, piece: Piece) -> None:
         lane = self._control if piece.lane is None else piece.lane
-        # The connection has ended, and the event that says so has not been looked at yet.
-        with contextlib.suppress(QuicConnectionError):
-            self.quic.send_stream_data(lane, piece.data, piece.end)
+        self._engine.put(lane, piece.data, piece.end)
 
     def _open_lane(self) -> int | None:
         number = self._next_lane
@@ -325,7 +277,7 @@ class QuicTransport(BaseTransport):
         if not self._lanes.unsettled:
             self._send_tail()
         else:
-            self._transmit()
+            self._engine.transmit()
 
     def _send_tail(self) -> None:
         if self._tail_sent:
@@ -337,7 +289,7 @@ class QuicTransport(BaseTransport):
         self._tail.clear()
         self._put(Piece(None if self._framed else HANDSHAKE_LANE, tail, end=True))
         self._finishing = self._loop.call_later(FINISH, self._hang_up)
-        self._transmit()
+        self._engine.transmit()
 
     def _peer_done(self) -> None:
         """The peer has said its last word, and everything before it has come."""
@@ -356,22 +308,7 @@ class QuicTransport(BaseTransport):
         self._end(error)
 
     def _terminated(self, code: int, reason: str) -> None:
-        if not self._connected.done():
-            if code in _CERTIFICATE_ALERTS:
-                error: Unavailable = CertificateRejected(
-                    f"The gateway's certificate is not believed: {reason}.",
-                    hint="Give --fingerprint for a self-made one, SSL_CERT_FILE for your own "
-                    "authority.",
-                )
-            elif code >= _TLS_ALERT:
-                error = Unavailable(f"QUIC was refused: {reason}.", code="not_a_link")
-            else:
-                error = Unavailable("The gateway does not answer.", code="connection_lost")
-            self._end(error)
-        elif code:
-            self._end(Unavailable(f"{reason or code}", code="connection_lost"))
-        else:
-            self._end(None)
+        self._end(ending(code, reason, connected=self._connected.done()))
 
     def _end(self, error: UnderpassError | None) -> None:
         """Nothing is expected of the peer any more: say so to it and to the sink."""
@@ -392,17 +329,13 @@ class QuicTransport(BaseTransport):
         reason = "" if error is None else error.code
         if error is not None:
             _log.debug("quic_failed", peer=self.peer_address, code=reason, reason=error.message)
-        with contextlib.suppress(QuicConnectionError):
-            self.quic.close(_FAILED if error is not None else 0, None, reason)
-        self._transmit()
+        self._engine.close(FAILED if error is not None else 0, reason)
         if not self._linger:
             self._finally_over()
         self._gone(error)
 
     def _finally_over(self) -> None:
         over, self._over = self._over, None
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._engine.stop()
         if over is not None:
             over()

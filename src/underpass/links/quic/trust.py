@@ -20,6 +20,7 @@ from qh3.quic.configuration import QuicConfiguration
 
 from underpass.core.errors import InvalidRequest, Unavailable
 from underpass.links.quic.packets import CID_LENGTH
+from underpass.links.quic.paths import MAX_WORD
 from underpass.links.trust import ALPN, client_context, parse_fingerprint
 
 __all__ = ["binding_of", "client_configuration", "server_configuration"]
@@ -50,6 +51,7 @@ def _common(*, is_client: bool) -> QuicConfiguration:
         max_data=CONNECTION_WINDOW,
         initial_rtt=_INITIAL_RTT,
         active_connection_id_limit=8 if is_client else None,
+        max_datagram_frame_size=MAX_WORD,
     )
 
 

@@ -23,7 +23,7 @@ from underpass.links.transports.transport import (
     WriteBatch,
 )
 
-__all__ = ["StreamTransport", "address_of", "adopt", "connect", "tune_socket"]
+__all__ = ["StreamTransport", "address_of", "adopt", "connect", "is_local", "tune_socket"]
 
 FULL_READ: Final = 128 << 10
 """Bytes of one read that mean that there is more to read."""
@@ -51,6 +51,15 @@ def address_of(transport: asyncio.BaseTransport) -> str | None:
     return None
 
 
+def is_local(transport: asyncio.BaseTransport) -> bool:
+    """Whether both ends have one address, as on the loopback interface."""
+    here: Any = transport.get_extra_info("sockname")
+    there: Any = transport.get_extra_info("peername")
+    if not (isinstance(here, tuple) and isinstance(there, tuple)):
+        return False
+    return bool(cast("tuple[Any, ...]", here)[0] == cast("tuple[Any, ...]", there)[0])
+
+
 class StreamTransport(BaseTransport, asyncio.Protocol):
     """A link's bytes on a TCP or TLS connection.
 
@@ -69,6 +78,7 @@ class StreamTransport(BaseTransport, asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         self.peer_address = address_of(transport)
+        self.local = is_local(transport)
         self._transport.set_write_buffer_limits(WRITE_HIGH, WRITE_LOW)
         tune_socket(transport)
         # Only uvloop's writelines will do: asyncio's joins its parts (before 3.12) or forgets to

@@ -78,6 +78,8 @@ class Transport(ABC):
     carrier: Carrier
     peer_address: str | None = None
     """``host:port`` of the other end, when there is one."""
+    local: bool = False
+    """The other end is on this machine: both work on the same processors."""
     closing: bool = False
     """:meth:`close` or :meth:`abort` was called, or the connection is gone."""
     writing_paused: bool = False

@@ -28,7 +28,7 @@ from typing import Any, Final, cast
 import picows
 
 from underpass.core.errors import Unavailable
-from underpass.links.transports.connection import address_of, tune_socket
+from underpass.links.transports.connection import address_of, is_local, tune_socket
 from underpass.links.transports.transport import (
     WRITE_HIGH,
     WRITE_LOW,
@@ -79,6 +79,7 @@ class WebSocketTransport(BaseTransport):
         self._socket = socket
         self._under = under = socket.underlying_transport
         self.peer_address = address_of(under)
+        self.local = is_local(under)
         under.set_write_buffer_limits(WRITE_HIGH, WRITE_LOW)
         tune_socket(under)
         if not self._connected.done():
