@@ -23,7 +23,7 @@ __all__ = ["aside", "migrated_file", "migrated_in_memory"]
 def migrated_file(path: Path) -> str:
     """The URL of *path*, which is made with the schema and without a row unless it is there."""
     if not path.exists():
-        path.parent.mkdir(0o700, exist_ok=True)
+        path.parent.mkdir(0o700, parents=True, exist_ok=True)
         path.touch(0o600)
         path.write_bytes(_file())
     return f"sqlite:///{path}"

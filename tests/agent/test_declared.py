@@ -141,6 +141,7 @@ def test_every_mistake_is_told_with_its_line_and_what_may_be_meant() -> None:
     [
         ("- a", 1, "the file must be `key: value` lines"),
         ("maping: []", 1, "did you mean mappings?"),
+        ("listen: 0.0.0.0:3000", 1, "listen is a setting of the gateway"),
         ("mappings: {a: 1}", 1, "must be a list"),
         ("mappings:\n- 5", 2, "mappings[0] must be"),
         ("mappings:\n- {name: a}", 2, "has no protocol"),

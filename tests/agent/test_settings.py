@@ -54,6 +54,32 @@ def test_the_file_of_declared_mappings_is_known_before_it_is_there(tmp_path: Pat
     assert given.config_file == tmp_path / "other.yaml"
 
 
+def test_the_files_of_agent_and_gateway_have_names_of_their_own(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    mine, gateways = tmp_path / "underpass.yaml", tmp_path / "gateway.yaml"
+    mine.write_text("mappings:\n- name: web\n")
+    gateways.write_text("listen: 127.0.0.1:1\n")
+    monkeypatch.setenv("UNDERPASS_AGENT_CONFIG", str(mine))
+    monkeypatch.setenv("UNDERPASS_CONFIG", str(gateways))
+    state = str(tmp_path / "state")
+    assert AgentSettings.load(state=state).config_file == mine
+    assert AgentSettings.load(state=state, config="/x").config_file == Path("/x")
+    monkeypatch.delenv("UNDERPASS_AGENT_CONFIG")
+    for harmless in (gateways, tmp_path / "absent.yaml", tmp_path):
+        monkeypatch.setenv("UNDERPASS_CONFIG", str(harmless))
+        assert AgentSettings.load(state=state).config is None
+    monkeypatch.setenv("UNDERPASS_CONFIG", str(mine))
+    with pytest.raises(SettingsError, match="UNDERPASS_AGENT_CONFIG"):
+        AgentSettings.load(state=state)
+    assert AgentSettings.load(state=state, config=str(mine)).config_file == mine
+
+
+def test_what_is_declared_needs_a_link(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="need a link"):
+        AgentSettings.load(state=str(tmp_path), mode="poll", config="/etc/u.yaml")
+
+
 def test_labels_from_flags() -> None:
     settings = AgentSettings.load(labels=["a=1", "b=x=y"], name="web-1")
     assert settings.labels == {"a": "1", "b": "x=y"}

@@ -47,6 +47,13 @@ def test_flags_win_over_environment_over_file_over_defaults(
     assert GatewaySettings.load().port == 1
 
 
+def test_an_agents_file_is_told_from_the_gateways(tmp_path: Path) -> None:
+    (file := tmp_path / "underpass.yaml").write_text("mappings: []\n")
+    with pytest.raises(SettingsError, match="underpass agent --config FILE") as error:
+        GatewaySettings.load(file)
+    assert "\n" not in str(error.value)
+
+
 def test_plain_names_that_platforms_set(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PORT", "8080")
     monkeypatch.setenv("SECRET_KEY", "x" * 32)

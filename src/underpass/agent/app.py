@@ -238,7 +238,10 @@ class Agent:
     async def _work(self) -> None:
         if self._settings.mode == "poll":
             if self._settings.config_file.exists():
-                _log.warning("declared_mappings_need_a_link", file=str(self._settings.config_file))
+                _log.warning(
+                    "declared_mappings_need_a_link", file=str(self._settings.config_file),
+                    hint="In poll mode this file does not count. Start without --mode poll.",
+                )  # fmt: skip
             loop = PollLoop(
                 self._host,
                 self._http.signed_get,

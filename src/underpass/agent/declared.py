@@ -19,6 +19,7 @@ from underpass.control.declared_plan import MAX_DECLARED
 from underpass.control.mapping import Health, Limits, Options
 from underpass.control.mapping_options import MAX_NETWORKS
 from underpass.core.errors import InvalidRequest
+from underpass.core.settings import GatewaySettings
 
 __all__ = ["KEYS", "MAX_DECLARED", "Declared", "DeclaredError", "Problem", "parse_declared"]
 
@@ -149,7 +150,13 @@ class _Reader:
             if self.problems.full:
                 break
             name = str(key.value) if isinstance(key, yaml.ScalarNode) else "?"
-            if name not in known:
+            if not place and name.replace("-", "_") in GatewaySettings.model_fields:
+                self.fail(
+                    line_of(key),
+                    f"{name} is a setting of the gateway: `underpass serve --config` takes a file"
+                    " of those.",
+                )
+            elif name not in known:
                 self.fail(line_of(key), f"{what} has no key {name[:40]!r}{_advice(name, known)}")
             elif name in found:
                 self.fail(line_of(key), f"{what} has {name} twice.")

@@ -1,12 +1,18 @@
-"""Everything an agent can be told: flags of ``underpass agent`` and ``UNDERPASS_*``."""
+"""Everything an agent can be told: flags of ``underpass agent`` and ``UNDERPASS_*``.
+
+``UNDERPASS_CONFIG`` is none of them: it names the gateway's settings, which may be in the same
+environment. What ``--config`` gives an agent is ``UNDERPASS_AGENT_CONFIG``.
+"""
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
+import yaml
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
@@ -21,8 +27,11 @@ from underpass.core.settings import SettingsError
 from underpass.links.dial import GatewayAddress
 from underpass.links.trust import parse_fingerprint
 
-__all__ = ["AgentSettings"]
+__all__ = ["AGENT_CONFIG", "AgentSettings"]
 
+AGENT_CONFIG: Final = "UNDERPASS_AGENT_CONFIG"
+_GATEWAY_CONFIG: Final = "UNDERPASS_CONFIG"
+_MAX_LOOKED_AT: Final = 256 * 1024
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,62}")
 
 
@@ -78,10 +87,22 @@ class AgentSettings(BaseSettings):
         """
         given = {name: value for name, value in flags.items() if value is not None}
         environment = EnvSettingsSource(cls)()
+        environment.pop("config", None)  # UNDERPASS_CONFIG
+        if os.environ.get(AGENT_CONFIG):
+            environment["config"] = os.environ[AGENT_CONFIG]
+        values = environment | given
         try:
-            return cls(**(environment | given))
+            settings = cls(**values)
         except ValidationError as error:
             raise SettingsError(_one_line(error)) from None
+        if settings.config is None:
+            _check_not_ours(os.environ.get(_GATEWAY_CONFIG))
+        elif settings.mode == "poll":
+            raise SettingsError(
+                f"Declared mappings need a link, and --mode poll makes none: {settings.config} "
+                f"would not count. Leave --config ({AGENT_CONFIG}) or --mode poll out."
+            )
+        return settings
 
     @classmethod
     def settings_customise_sources(
@@ -162,6 +183,22 @@ class AgentSettings(BaseSettings):
             if not _LABEL.fullmatch(key) or len(text) > 255:
                 raise ValueError("must be KEY=VALUE, with letters, digits and ._/- in the key")
         return value
+
+
+def _check_not_ours(path: str | None) -> None:
+    """Refuse to pass over a file of declared mappings that was named as the gateway's settings."""
+    if not path:
+        return
+    try:
+        with Path(path).expanduser().open("rb") as file:
+            found = yaml.safe_load(file.read(_MAX_LOOKED_AT))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError):
+        return  # then it is not for us
+    if isinstance(found, dict) and "mappings" in found:
+        raise SettingsError(
+            f"{_GATEWAY_CONFIG} names the gateway's settings, but {path} declares mappings. "
+            f"Name it with --config or {AGENT_CONFIG}."
+        )
 
 
 def _one_line(error: ValidationError) -> str:

@@ -67,7 +67,8 @@ ConfigFile = Annotated[
     typer.Option(
         "--config",
         metavar="FILE",
-        help="What this machine publishes (YAML); default underpass.yaml in the state directory.",
+        help="What this machine publishes (YAML; UNDERPASS_AGENT_CONFIG); default underpass.yaml"
+        " in the state directory.",
     ),
 ]
 Transport = Annotated[

@@ -316,6 +316,12 @@ def _read_file(path: Path) -> dict[str, Any]:
         return {}
     if not isinstance(loaded, dict):
         raise SettingsError(f"{path} must hold settings as `name: value` lines.")
+    if set(loaded) == {"mappings"}:
+        raise SettingsError(
+            f"{path} declares mappings, as an agent's underpass.yaml does; it is not the gateway's "
+            "settings. Give it to the agent: underpass agent --config FILE, or "
+            "UNDERPASS_AGENT_CONFIG."
+        )
     return {str(key).replace("-", "_"): value for key, value in loaded.items()}
 
 
