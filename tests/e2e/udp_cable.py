@@ -60,20 +60,24 @@ class UdpCable:
         elif source in self._clients:
             self._listener.sendto(data, self._clients[source])
 
-    def _add(self, client: tuple[str, int]) -> None:
+    def _add(self, client: tuple[str, int], host: str = "127.0.0.1") -> None:
         way = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         way.setblocking(False)
-        way.bind(("127.0.0.1", 0))
+        way.bind((host, 0))
         self._ways[client] = way
         self._clients[way] = client
         self._selector.register(way, selectors.EVENT_READ)
 
-    def move(self) -> None:
-        """Send on from other ports from now on, as a NAT that forgot or a machine that moved."""
+    def move(self, host: str = "127.0.0.1") -> None:
+        """Send on from other ports from now on, as a NAT that forgot or a machine that moved.
+
+        Args:
+            host: the loopback address they are ports of.
+        """
         with self._lock:
             for client, way in list(self._ways.items()):
                 self._remove(way)
-                self._add(client)
+                self._add(client, host)
 
     def freeze(self) -> int:
         """Carry nothing any more for who is there now, without telling; how many there are."""

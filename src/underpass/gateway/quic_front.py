@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -19,9 +19,8 @@ import structlog
 from underpass.control.rate_limits import address_key
 from underpass.core.errors import Unavailable
 from underpass.gateway.certificate import Certificate
-from underpass.links.packet_info import parted
 from underpass.links.quic.packets import destination, is_initial
-from underpass.links.quic.udp import Address, Datagram, UdpSocket, bound_socket
+from underpass.links.quic.udp import Address, UdpSocket, bound_socket
 from underpass.links.transports.transport import Transport
 
 if TYPE_CHECKING:
@@ -163,9 +162,7 @@ class QuicFront:
             connection = self._begin(udp, name, source)
             if connection is None:
                 return
-        remote, _ = parted(source)
-        connection.local = source[len(remote) :]
-        connection.transport.received(data, size if size < len(data) else 0, remote)
+        connection.transport.received(data, size if size < len(data) else 0, source)
 
     def _may_come(self, source: Address) -> bool:
         return (
@@ -197,7 +194,7 @@ class QuicFront:
         connection = _Connection(address_key(source[0]))
         transport = QuicTransport(
             quic,
-            lambda datagrams: udp.send(connection.from_here(datagrams)),
+            udp.send,
             dialled=False,
             over=lambda: self._forget(connection),
             linger=True,
@@ -251,7 +248,7 @@ class QuicFront:
 class _Connection:
     """One connection: what it is called, and what it may still become."""
 
-    __slots__ = ("host", "local", "names", "timer", "transport")
+    __slots__ = ("host", "names", "timer", "transport")
 
     transport: QuicTransport
 
@@ -259,10 +256,3 @@ class _Connection:
         self.host = host
         self.names: set[bytes] = set()
         self.timer: asyncio.TimerHandle | None = None
-        self.local: Address = ()  # which of our addresses its last datagram came to, if told
-
-    def from_here(self, datagrams: Sequence[Datagram]) -> Sequence[Datagram]:
-        """*datagrams*, to leave from the address of ours that the peer knows."""
-        if not self.local:
-            return datagrams
-        return [(data, (*address, *self.local)) for data, address in datagrams]

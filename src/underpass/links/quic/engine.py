@@ -120,7 +120,8 @@ class QuicEngine:
                 now = self._loop.time()
                 report = quic._core.receive_datagram(datagram, self._home, now, len(datagram))
                 quic._drain_core()
-                if report[2]:
+                # What has come before, first from elsewhere, shows who copies: the peer is here.
+                if report[2] or (report[3] and source == path.current):
                     path.heard(source, len(datagram), now)
             self._drained()
         except Exception as error:  # noqa: BLE001 - as above

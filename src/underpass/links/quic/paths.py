@@ -87,7 +87,10 @@ class PeerPath:
         self._next_ask = self._heard_at = 0.0
 
     def heard(self, source: Address, size: int, now: float) -> None:
-        """An authentic datagram of *size* bytes that was not seen before came from *source*."""
+        """An authentic datagram of *size* bytes came from *source*.
+
+        One that has come before counts only from the address in use: a copy was quicker.
+        """
         if source == self.current:
             self.trial = None
             return
