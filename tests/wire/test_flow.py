@@ -142,3 +142,23 @@ def test_credit_is_never_lost_or_invented(
         assert window.left + window.owed == window.size
         assert 0 <= budget.used <= cap
         assert window.size == EARLY_WINDOW + budget.used
+
+
+def test_a_long_path_is_filled_within_five_round_trips() -> None:
+    window = accepted()
+    carry(window, 0.1, bandwidth=10e9, seconds=0.5)
+    assert window.size >= 6 * MIB
+
+
+def test_a_thousand_idle_streams_leave_room_for_one_that_grows() -> None:
+    budget = WindowBudget()
+    idle = [ReceiveWindow(budget) for _ in range(1000)]
+    assert [window.widen() for window in idle][0] == INITIAL_WINDOW - EARLY_WINDOW
+    assert idle[-1].size == EARLY_WINDOW
+    window = ReceiveWindow(budget)
+    window.widen()
+    carry(window, 0.1, bandwidth=10e9, seconds=2.0)
+    assert window.size >= 4 * MIB
+    for one in (*idle, window):
+        one.release()
+    assert budget.used == 0

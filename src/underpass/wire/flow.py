@@ -4,15 +4,17 @@ A receiver grants *credit*; a sender spends it. What is granted and not yet cons
 most of it in queues nothing can overtake: the sender's socket, the network, the receiver's socket.
 So a window should be as large as the path needs to stay full, and not much larger:
 
-- It **doubles** when a whole window was consumed in less than the path's round trip takes to
-  refill it (twice, with some slack for scheduling): then the window is what limits the stream.
+- It **grows** when a whole window was consumed in less than the path's round trip takes to refill
+  it (twice, with some slack for scheduling): then the window is what limits the stream. It doubles;
+  on long paths, where that would take seconds, it becomes four times as large.
 - It **halves** when consuming a whole window took more than twice that: then what is under way
   waits in a queue, and everybody else's bytes wait behind it.
 
 The rule needs no message from the sender; it is the auto-tuning of QUIC implementations, plus the
-way back. On a path of 100 ms a stream that keeps up gets to 8 MiB. On loopback it gets some MiB for
+way back. On a path of 100 ms a stream that keeps up gets to 16 MiB. On loopback it gets some MiB for
 bulk alone, since few and large steps cost less; while the link is *calm* (somebody types) it goes
-down to 16 KiB there, and a keystroke finds next to no queue. A link's windows share one budget.
+down to 16 KiB there, and a keystroke finds next to no queue. A link's windows share one budget, of
+which a part is kept for those that grow: hundreds of idle streams must not slow the one in use.
 """
 
 from __future__ import annotations
@@ -31,8 +33,8 @@ __all__ = [
 EARLY_WINDOW: Final = 16 << 10
 """Bytes an opener may send before the peer has accepted; also the least a stream ever has."""
 INITIAL_WINDOW: Final = 256 << 10
-"""Bytes a stream starts with once it is accepted, while the link's budget lasts."""
-MAX_WINDOW: Final = 8 << 20
+"""Bytes a stream starts with once it is accepted, while half of the link's budget is left."""
+MAX_WINDOW: Final = 16 << 20
 """Bytes a stream's window grows to at most."""
 LINK_WINDOW: Final = 48 << 20
 """Bytes all windows of a link may have together (each stream keeps EARLY_WINDOW beyond that)."""
@@ -43,6 +45,8 @@ _NO_DISTANCE: Final = 0.0003
 """Seconds of a round trip that are scheduling, not distance; a calm link grants nothing for it."""
 _UNKNOWN_TRIP: Final = 0.05
 """Seconds taken for the round trip before it was measured."""
+_LONG_TRIP: Final = 0.02
+"""Seconds: on paths longer than this a window grows to four times its size at once."""
 _SHORT_TRIP: Final = 0.005
 """Seconds: on paths longer than this a window never shrinks below INITIAL_WINDOW, because growing
 again would take long."""
@@ -60,6 +64,12 @@ class WindowBudget:
     def __init__(self, cap: int = LINK_WINDOW) -> None:
         self.cap = cap
         self.used = 0
+
+    def first(self) -> int:
+        """Bytes a new stream should start with, by what is left."""
+        if self.used < self.cap // 2:
+            return INITIAL_WINDOW
+        return _SMALL_WINDOW if self.used < self.cap - self.cap // 8 else EARLY_WINDOW
 
     def take(self, want: int) -> int:
         """Take up to *want* bytes; returns what was there (perhaps 0)."""
@@ -106,8 +116,14 @@ class ReceiveWindow:
         self._epoch: float | None = None
         self._epoch_bytes = 0
 
-    def widen(self, size: int = INITIAL_WINDOW) -> int:
-        """Grow to *size* bytes as far as the budget allows; returns the bytes of new credit."""
+    def widen(self, size: int | None = None) -> int:
+        """Grow to *size* bytes (default: what a new stream has) as far as the budget allows.
+
+        Returns:
+            the bytes of new credit.
+        """
+        if size is None:
+            size = self._budget.first()
         more = self._budget.take(min(size, self._largest) - self.size)
         self._taken += more
         self.size += more
@@ -150,7 +166,7 @@ class ReceiveWindow:
                 wanted = worth * self._epoch_bytes
                 lasted = (now - self._epoch) * self.size
                 if lasted < wanted:
-                    more = self.widen(self.size * 2)
+                    more = self.widen(self.size * (4 if trip > _LONG_TRIP else 2))
                 elif lasted > 2 * wanted:
                     self._narrow(EARLY_WINDOW if trip < _SHORT_TRIP else INITIAL_WINDOW)
                 self._epoch = now
