@@ -11,10 +11,11 @@ So a window should be as large as the path needs to stay full, and not much larg
   waits in a queue, and everybody else's bytes wait behind it.
 
 The rule needs no message from the sender; it is the auto-tuning of QUIC implementations, plus the
-way back. On a path of 100 ms a stream that keeps up gets to 16 MiB. On loopback it gets some MiB for
-bulk alone, since few and large steps cost less; while the link is *calm* (somebody types) it goes
-down to 16 KiB there, and a keystroke finds next to no queue. A link's windows share one budget, of
-which a part is kept for those that grow: hundreds of idle streams must not slow the one in use.
+way back. On a path of 100 ms a stream that keeps up gets to 16 MiB. On loopback it gets some MiB
+for bulk alone, since few and large steps cost less; while the link is *calm* (somebody types) it
+goes down to 16 KiB there, and a keystroke finds next to no queue. A link's windows share one
+budget, of which a part is kept for those that grow: hundreds of idle streams must not slow the one
+in use.
 """
 
 from __future__ import annotations
