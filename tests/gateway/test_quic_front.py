@@ -9,14 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from qh3.quic.configuration import QuicConfiguration
+from qh3.quic.connection import QuicConnection
 
 from tests.gateway.gateways import certificate
 from tests.links.loops import anyio_backend  # noqa: F401
 from tests.links.test_transports import until
 from underpass.core.errors import Unavailable
+from underpass.gateway import quic_front as module
 from underpass.gateway.certificate import Certificate
 from underpass.gateway.quic_front import QuicFront
 from underpass.links.quic.dial import connect_quic
+from underpass.links.quic.half_open import HalfOpen
+from underpass.links.quic.retry import RetryTokens
 from underpass.links.quic.transport import QuicTransport
 from underpass.links.transports.transport import Inbox, Transport
 from underpass.links.trust import CertificateRejected
@@ -120,6 +125,86 @@ async def test_noise_makes_no_connections(tmp_path: Path) -> None:
                 noise.sendto(data, ("127.0.0.1", made.port))
         await asyncio.sleep(0.05)
         assert made.connections == 0
+
+
+class TestFlood:
+    """Many first packets from addresses that are not the sender's."""
+
+    @staticmethod
+    def first_packet() -> bytes:
+        quic = QuicConnection(
+            configuration=QuicConfiguration(server_name="h", alpn_protocols=["underpass/1"])
+        )
+        quic.connect(("127.0.0.1", 1), now=0.0)
+        return quic.datagrams_to_send(now=0.0)[0][0]
+
+    async def test_forged_addresses_fill_a_few_places_and_a_client_gets_in(
+        self, tmp_path: Path
+    ) -> None:
+        print_ = certificate(tmp_path).fingerprint
+        half_open = HalfOpen(
+            most=40, most_per_address=8, unproved=12, unproved_per_address=2
+        )  # fmt: skip
+        async with front(tmp_path, half_open=half_open) as (made, taken):
+            socks: list[socket.socket] = []
+            sent = 0
+            for number in range(60):
+                sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+                sock.setblocking(False)
+                sock.bind((f"127.0.1.{1 + number}", 0))
+                socks.append(sock)
+                for _ in range(3):
+                    data = self.first_packet()
+                    sent += len(data)
+                    sock.sendto(data, ("127.0.0.1", made.port))
+                if number % 10 == 9:
+                    await asyncio.sleep(0.01)
+            await until(lambda: made.undecided >= 12)
+            assert made.connections == made.undecided == 12
+            near = await dialled(made, print_)  # by way of a Retry
+            assert near.quic._retry_count == 1
+            near.write(b"UNDPASS1")
+            await until(lambda: taken.transports)
+            assert await Inbox(taken.transports[0]).read() == b"UNDPASS1"
+            got = 0
+            for sock in socks:
+                with contextlib.suppress(BlockingIOError):
+                    while True:
+                        got += len(sock.recv(65_536))
+                sock.close()
+            assert 0 < got <= 3 * sent
+            near.abort()
+
+    async def test_at_rest_nobody_is_sent_back(self, tmp_path: Path) -> None:
+        async with front(tmp_path) as (made, _):
+            near = await dialled(made, certificate(tmp_path).fingerprint)
+            assert near.quic._retry_count == 0
+            near.abort()
+
+    async def test_tokens_are_good_for_who_was_given_them(self, tmp_path: Path) -> None:
+        tokens = RetryTokens(asyncio.get_running_loop().time, key=b"k" * 32)
+        half_open = HalfOpen(most=9, most_per_address=9, unproved=0)
+        async with front(tmp_path, half_open=half_open, tokens=tokens) as (made, _):
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+                sock.bind(("127.0.0.1", 0))
+                for token in (b"x" * 40, tokens.make("127.0.0.2", 9, b"original", b"next-cid")):
+                    head = b"\xc3\0\0\0\1\x08next-cid\x08peer-cid" + bytes((len(token),))
+                    sock.sendto((head + token).ljust(1200, b"\0"), ("127.0.0.1", made.port))
+            await asyncio.sleep(0.05)
+            assert made.connections == 0
+            near = await dialled(made, certificate(tmp_path).fingerprint)
+            assert near.quic._retry_count == 1
+            near.abort()
+
+    async def test_a_first_packet_that_goes_no_further_is_forgotten(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(module, "HANDSHAKE_TIMEOUT", 0.1)
+        async with front(tmp_path) as (made, _):
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+                sock.sendto(self.first_packet(), ("127.0.0.1", made.port))
+                await until(lambda: made.undecided == 1)
+                await until(lambda: made.undecided == 0)
 
 
 class TestCertificates:

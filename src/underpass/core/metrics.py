@@ -21,6 +21,7 @@ __all__ = [
     "MAPPING_OPENED",
     "MAPPING_PROBES",
     "MAPPING_REFUSALS",
+    "QUIC_FIRST_PACKETS",
     "QUOTA_CUTS",
     "QUOTA_REFUSALS",
     "RECORDING_BYTES",
@@ -42,6 +43,10 @@ LINKS = Gauge("underpass_links", "Established links.", ["role"], registry=REGIST
 LINK_HANDSHAKES = Counter(
     "underpass_link_handshakes_total", "Link handshakes by outcome.", ["role", "outcome"],
     registry=REGISTRY,
+)  # fmt: skip
+QUIC_FIRST_PACKETS = Counter(
+    "underpass_quic_first_packets_total", "First packets of QUIC connections, by what was done.",
+    ["verdict"], registry=REGISTRY,
 )  # fmt: skip
 STREAMS = Gauge("underpass_streams", "Open streams.", ["kind"], registry=REGISTRY)
 STREAM_OPENS = Counter(

@@ -1,16 +1,18 @@
 """The UDP port of the same number as the one port: links over QUIC arrive here.
 
 Datagrams are given to connections by their connection id, so that a client whose address changes is
-still known. Until a peer has said the first bytes of a link's handshake it is *undecided*; how many
-may be so, in all and per address, and for how long, is capped. QUIC sends no more than three times
-what came from an address that has not proved itself (RFC 9000, 8.1).
+still known. Until a peer has said the first bytes of a link's handshake it is *half open*; how many
+may be so, in all and per address, and for how long, is capped (``links/quic/half_open.py``), and
+when there are many, whoever dials has to prove their address first (``links/quic/retry.py``). QUIC
+sends no more than three times what came from an address that is not proved (RFC 9000, 8.1).
 """
 
 from __future__ import annotations
 
 import asyncio
+import secrets
 import socket
-from collections import Counter
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,8 +20,11 @@ import structlog
 
 from underpass.control.rate_limits import address_key
 from underpass.core.errors import Unavailable
+from underpass.core.metrics import QUIC_FIRST_PACKETS
 from underpass.gateway.certificate import Certificate
-from underpass.links.quic.packets import destination, is_initial
+from underpass.links.quic.half_open import HalfOpen
+from underpass.links.quic.packets import CID_LENGTH, destination, is_initial
+from underpass.links.quic.retry import RetryTokens, initial_token, retry_packet
 from underpass.links.quic.udp import Address, UdpSocket, bound_socket
 from underpass.links.transports.transport import Transport
 
@@ -30,10 +35,12 @@ __all__ = ["QuicFront"]
 
 _log = structlog.get_logger(__name__)
 
+HANDSHAKE_TIMEOUT: Final = 5.0
+"""Seconds a peer has for the QUIC handshake."""
 SNIFF_TIMEOUT: Final = 10.0
-"""Seconds a peer has until the first bytes of its link handshake."""
+"""Seconds it then has until the first bytes of its link handshake."""
 MAX_UNDECIDED: Final = 256
-"""Connections that have not begun a link handshake; datagrams for one more are dropped."""
+"""Half-open connections; datagrams for one more are dropped."""
 MAX_UNDECIDED_PER_ADDRESS: Final = 32
 MAX_CONNECTIONS: Final = 20_000
 
@@ -49,6 +56,8 @@ class QuicFront:
         sniff_timeout: seconds until a silent peer is dropped.
         max_undecided: how many may be silent at once.
         max_undecided_per_address: the same from one address.
+        half_open: how many of them are counted, instead of the last two.
+        tokens: what proves an address.
     """
 
     def __init__(
@@ -61,18 +70,21 @@ class QuicFront:
         sniff_timeout: float = SNIFF_TIMEOUT,
         max_undecided: int = MAX_UNDECIDED,
         max_undecided_per_address: int = MAX_UNDECIDED_PER_ADDRESS,
+        half_open: HalfOpen | None = None,
+        tokens: RetryTokens | None = None,
     ) -> None:
         self.host = host
         self.port = port
         self._certificate = certificate
         self._on_link = on_link
         self._sniff_timeout = sniff_timeout
-        self._max_undecided = max_undecided
-        self._max_per_address = max_undecided_per_address
+        self._half_open = half_open or HalfOpen(
+            most=max_undecided, most_per_address=max_undecided_per_address
+        )
+        self._tokens = tokens or RetryTokens(time.monotonic)
         self._sockets: list[UdpSocket] = []
         self._connections: dict[bytes, _Connection] = {}
         self._live: set[_Connection] = set()
-        self._undecided: Counter[str] = Counter()
         self._configuration: Any = None
         self._binding = b""
         self._stopping = False
@@ -85,7 +97,7 @@ class QuicFront:
     @property
     def undecided(self) -> int:
         """How many of them have not begun a link's handshake."""
-        return self._undecided.total()
+        return self._half_open.count
 
     async def start(self) -> None:
         """Bind the port.
@@ -157,22 +169,38 @@ class QuicFront:
             return
         connection = self._connections.get(name)
         if connection is None:
-            if not is_initial(first) or not self._may_come(source):
-                return
-            connection = self._begin(udp, name, source)
+            connection = self._first(udp, name, first, source)
             if connection is None:
                 return
         connection.transport.received(data, size if size < len(data) else 0, source)
 
-    def _may_come(self, source: Address) -> bool:
-        return (
-            not self._stopping
-            and self.undecided < self._max_undecided
-            and len(self._live) < MAX_CONNECTIONS
-            and self._undecided[address_key(source[0])] < self._max_per_address
-        )
+    def _first(
+        self, udp: UdpSocket, name: bytes, datagram: bytes, source: Address
+    ) -> _Connection | None:
+        """Decide about what may be the first packet of a connection, to the id *name*."""
+        if self._stopping or len(self._live) >= MAX_CONNECTIONS or not is_initial(datagram):
+            return None
+        said = initial_token(datagram)
+        if said is None:
+            return None
+        peer_cid, token = said
+        host, port = source[:2]
+        original = self._tokens.original(token, host, port, name) if token else None
+        if token and original is None:
+            return None  # too late, or not theirs; without a token they may try again
+        verdict = self._half_open.verdict(address_key(host), proved=original is not None)
+        QUIC_FIRST_PACKETS.labels(verdict).inc()
+        if verdict == "take":
+            return self._begin(udp, name, source, original)
+        if verdict == "retry":
+            cid = secrets.token_bytes(CID_LENGTH)
+            token = self._tokens.make(host, port, name, cid)
+            udp.send([(retry_packet(name, peer_cid, cid, token), source)])
+        return None
 
-    def _begin(self, udp: UdpSocket, name: bytes, source: Address) -> _Connection | None:
+    def _begin(
+        self, udp: UdpSocket, name: bytes, source: Address, original: bytes | None
+    ) -> _Connection | None:
         # Loaded when the first one dials: a gateway without such links does without 12 MB.
         from qh3.quic.connection import QuicConnection
 
@@ -189,9 +217,11 @@ class QuicFront:
                 self._stopping = True
                 return None
         quic = QuicConnection(
-            configuration=self._configuration, original_destination_connection_id=name
+            configuration=self._configuration,
+            original_destination_connection_id=original or name,
+            retry_source_connection_id=name if original is not None else None,
         )
-        connection = _Connection(address_key(source[0]))
+        connection = _Connection(address_key(source[0]), proved=original is not None)
         transport = QuicTransport(
             quic,
             udp.send,
@@ -203,14 +233,14 @@ class QuicFront:
         transport.binding = self._binding
         host, port = source[:2]
         transport.peer_address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        transport.settled = lambda: self._settled(connection)
         transport.first_bytes = lambda: self._decided(connection)
         transport.on_connection_id = lambda cid, new: self._renamed(connection, cid, new)
         self._live.add(connection)
-        self._undecided[connection.host] += 1
+        self._half_open.add(connection.host, proved=connection.proved)
         for cid in (name, quic.host_cid):
             self._renamed(connection, cid, True)
-        loop = asyncio.get_running_loop()
-        connection.timer = loop.call_later(self._sniff_timeout, transport.abort)
+        self._expect(connection, HANDSHAKE_TIMEOUT)
         return connection
 
     # -- connections ------------------------------------------------------------------------------
@@ -223,6 +253,20 @@ class QuicFront:
             connection.names.discard(cid)
             self._connections.pop(cid, None)
 
+    def _expect(self, connection: _Connection, seconds: float) -> None:
+        if connection.timer is not None:
+            connection.timer.cancel()
+        loop = asyncio.get_running_loop()
+        connection.timer = loop.call_later(seconds, connection.transport.abort)
+
+    def _settled(self, connection: _Connection) -> None:
+        if connection.timer is None:
+            return
+        self._expect(connection, self._sniff_timeout)
+        if not connection.proved:
+            connection.proved = True
+            self._half_open.prove(connection.host)
+
     def _decided(self, connection: _Connection) -> None:
         self._no_longer_undecided(connection)
         if self._stopping:
@@ -234,9 +278,7 @@ class QuicFront:
         if connection.timer is not None:
             connection.timer.cancel()
             connection.timer = None
-            self._undecided[connection.host] -= 1
-            if not self._undecided[connection.host]:
-                del self._undecided[connection.host]
+            self._half_open.remove(connection.host, proved=connection.proved)
 
     def _forget(self, connection: _Connection) -> None:
         self._no_longer_undecided(connection)
@@ -248,11 +290,12 @@ class QuicFront:
 class _Connection:
     """One connection: what it is called, and what it may still become."""
 
-    __slots__ = ("host", "names", "timer", "transport")
+    __slots__ = ("host", "names", "proved", "timer", "transport")
 
     transport: QuicTransport
 
-    def __init__(self, host: str) -> None:
+    def __init__(self, host: str, *, proved: bool) -> None:
         self.host = host
+        self.proved = proved  # the peer receives at its address
         self.names: set[bytes] = set()
         self.timer: asyncio.TimerHandle | None = None

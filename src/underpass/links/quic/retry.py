@@ -2,7 +2,7 @@
 
 A gateway that is asked by too many who have not proved that answers with a Retry packet: a token,
 and nothing kept. Who repeats the question with the token does receive there. Pure functions of
-bytes, key and time, and a key with its successor.
+bytes, key and time.
 
 A token is ``version u8, expires u32, length u8, original connection id, HMAC``; the first 16 bytes
 of HMAC-SHA256 over all of that, the peer's host and port, and the connection id it was told to use
@@ -28,7 +28,7 @@ _HEAD: Final = struct.Struct("!BIB")
 _MAC: Final = 16
 _MAX_CID: Final = 20
 _QUIC_1: Final = b"\0\0\0\x01"
-_RETRY: Final = 0xF0
+_RETRY: Final = 0xFF
 # RFC 9001, 5.8
 _INTEGRITY: Final = AESGCM(bytes.fromhex("be0c690b9f66575a1d766b54e368c84e"))
 _INTEGRITY_NONCE: Final = bytes.fromhex("461599d35d632bf2239825bb")
@@ -38,8 +38,8 @@ class RetryTokens:
     """Makes tokens, and knows its own again.
 
     Args:
-        key: 32 secret bytes; whoever has them can pretend to be anywhere.
         now: seconds; only differences count.
+        key: 32 secret bytes; whoever has them can pretend to be anywhere. Made when not given.
         lifetime: seconds a token is good for.
     """
 

@@ -78,6 +78,8 @@ class QuicTransport(BaseTransport):
         self.quic = quic
         self.first_bytes: Callable[[], None] | None = None
         """Called when the peer has begun to speak (the accepting side waits for that)."""
+        self.settled: Callable[[], None] | None = None
+        """Called when the QUIC handshake is done: the peer receives where it says."""
         self.on_connection_id: Callable[[bytes, bool], None] | None = None
         """Told (id, whether it is new) when the ids this end is addressed by change."""
         self._engine = QuicEngine(
@@ -147,6 +149,8 @@ class QuicTransport(BaseTransport):
                 self._engine.word(event.data)
             elif isinstance(event, events.HandshakeCompleted):
                 self._engine.settled = True
+                if self.settled is not None:
+                    self.settled()
                 if not self._connected.done():
                     self._connected.set_result(None)
             elif isinstance(event, events.ConnectionIdIssued):
