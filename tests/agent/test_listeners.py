@@ -50,11 +50,23 @@ class TestWanted:
             {"options": {"idle_timeout": -1}},
             {"options": {"compression": "lzma"}},
             {"options": []},
+            {"options": {"e2e": True}},
+            {"options": {"e2e": 1, "machine": "m"}},
+            {"options": {"e2e": True, "machine": 5}},
+            {"options": {"e2e": True, "machine": "m"}, "protocol": "udp"},
+            {"options": {"e2e": True, "machine": "m"}, "target": None},
         ],
     )
     def test_not_understood(self, wrong: dict[str, Any]) -> None:
         with pytest.raises(InvalidRequest):
             Wanted.of(GOOD | wrong)
+
+    def test_what_each_port_leads_to(self) -> None:
+        item = GOOD | {"source": {"port_range": "8000-8002"}, "target": "tcp:[::1]:90"}
+        assert Wanted.of(item).target_for(8002) == "tcp:[::1]:92"
+        assert Wanted.of(GOOD).target_for(4711) == "tcp:h:1"
+        unix = GOOD | {"protocol": "unix", "source": {"port": 1}, "target": "unix:/a"}
+        assert Wanted.of(unix).target_for(4711) == "unix:/a"
 
     def test_what_is_newer_is_passed_over(self) -> None:
         wanted = Wanted.of(GOOD | {"source": {"port_range": "8000-8002"}, "new": 1})

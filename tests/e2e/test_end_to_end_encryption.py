@@ -25,7 +25,7 @@ from tests.e2e.cable import Cable
 from tests.e2e.programs import AgentProgram, GatewayProgram, eventually, killing, run
 from tests.e2e.test_exec import token_of
 from tests.e2e.test_forward_survives import Forward
-from tests.e2e.tunnelled import connect, read_all, tcp_server, udp_server
+from tests.e2e.tunnelled import connect, make, read_all, tcp_server, udp_server
 from underpass.wire.applications import key_fingerprint
 from underpass.wire.socks5 import ClientHandshake, Socks5Error, build_udp, parse_udp
 
@@ -344,6 +344,64 @@ def test_a_flipped_bit_ends_an_upload_with_an_error_at_both_ends(wired: Wired) -
         assert LONG.startswith(got)
         eventually(lambda: "underpass: " in program.text(), 10, "saying why")
         assert program.stop() == 0
+
+
+def test_from_machine_to_machine(wired: Wired, tmp_path: Path) -> None:
+    """A mapping whose source is another machine: both agents are ends."""
+    admin = wired.gateway.login()
+    near = Cable(wired.gateway.port)
+    laptop = AgentProgram(tmp_path, wired.gateway, "laptop", token=wired.gateway.join_token(admin))
+    laptop.arguments[laptop.arguments.index("--server") + 1] = f"http://127.0.0.1:{near.port}"
+    own, aside = wired.agent.state / "private_key.pem", tmp_path / "private_key.pem"
+    wanted = windows(QUESTION) | windows(ANSWER)
+    with contextlib.closing(near), tcp_server(conversation) as target, killing(laptop):
+        laptop.start()
+        source = {"client_id": wired.gateway.machine(admin, "laptop")["id"], "port": 0}
+        box = wired.gateway.machine(admin, "box")["id"]
+        for compression in ("none", "zstd"):
+            captures = Capture(near), Capture(wired.far)
+            options = {"e2e": True, "compression": compression}
+            made = make(admin, box, target_port=target, source=source, options=options)
+            with connect(made["source"]["port"], timeout=30) as sock:
+                sock.sendall(QUESTION)
+                assert read_all(sock) == ANSWER
+            for capture in captures:
+                assert min(len(capture.outward), len(capture.inward)) > 100_000
+                assert seen(capture.outward, wanted) == seen(capture.inward, wanted) == 0
+        plain = make(admin, box, target_port=target, source=source)
+        captures = Capture(near), Capture(wired.far)
+        with connect(plain["source"]["port"], timeout=30) as sock:
+            sock.sendall(QUESTION)
+            assert read_all(sock) == ANSWER
+        assert all(seen(one.outward + one.inward, wanted) > 90_000 for one in captures)
+
+        # Another key is refused, and what was sent arrives nowhere.
+        wired.agent.stop()
+        shutil.copy(own, aside)
+        other = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        own.write_bytes(other.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        try:
+            wired.agent.start()
+            eventually(lambda: _answers(plain["source"]["port"]), 20, "the machine being back")
+            with connect(made["source"]["port"], timeout=30) as sock:
+                with contextlib.suppress(OSError):
+                    sock.sendall(QUESTION)
+                assert outcome(sock)[0] == b""
+            eventually(lambda: "machine_key_refused" in laptop.text(), 10, "saying why")
+            assert key_fingerprint(other.public_key()) in laptop.text()
+        finally:
+            wired.agent.stop()
+            shutil.copy(aside, own)
+            wired.agent.start()
+        eventually(lambda: _answers(made["source"]["port"]), 20, "the right key")
+        assert "Traceback" not in laptop.text() + wired.agent.text()
+
+
+def _answers(port: int) -> bool:
+    with contextlib.suppress(OSError), connect(port, timeout=30) as sock:
+        sock.sendall(QUESTION)
+        return read_all(sock) == ANSWER
+    return False
 
 
 def test_a_key_swapped_meanwhile_ends_the_commands(wired: Wired, tmp_path: Path) -> None:

@@ -23,11 +23,12 @@ from tests.gateway.entrypoints.world import (
     until,
     world,
 )
+from tests.gateway.gateways import AGENT_ID
 from underpass.agent.listeners import Listeners
 from underpass.agent.policy import Policy
 from underpass.control.mapping import Mapping, Source
 from underpass.core.clock import ManualClock
-from underpass.core.errors import Conflict, Unavailable
+from underpass.core.errors import Conflict, Unavailable, UnderpassError
 from underpass.gateway.config_push import FEATURE
 from underpass.links.link import Link, OpenRefused, Peer
 from underpass.links.memory import memory_links
@@ -265,6 +266,32 @@ class TestWhoMayOpen:
             assert here.at_rest
 
 
+class TestEncrypted:
+    async def test_never_in_clear(self) -> None:
+        """Not even when the machine that listens would have it so."""
+        async with far() as (here, machine), serving(echo) as target:
+            await here.tunnels.open(at_far("tcp", target, e2e=True))
+            meta = {"source": ["127.0.0.1", 5], "local": ["127.0.0.1", 6]}
+            with pytest.raises(OpenRefused) as refused:
+                await machine.agent.open("mapping:m-1", meta)
+            assert refused.value.code == "invalid_layers"
+            assert here.at_rest
+
+    async def test_whose_key_is_told_to_whom(self) -> None:
+        async with far() as (here, machine), serving(echo) as target:
+            await here.tunnels.open(at_far("tcp", target, e2e=True))
+            here.keys[AGENT_ID] = "sha256:" + "ab" * 32
+            told = await machine.agent.request("mapping.key", {"mapping": "m-1"})
+            assert told == {"machine": AGENT_ID, "key_fingerprint": here.keys[AGENT_ID]}
+            for nonsense in ({}, {"mapping": "m-2"}, {"mapping": ["m-1"]}):
+                with pytest.raises(UnderpassError) as refused:
+                    await machine.agent.request("mapping.key", nonsense)
+                assert refused.value.code == "no_such_mapping"
+            await here.tunnels.open(mapping(port=target, id="m-3"))
+            with pytest.raises(UnderpassError):
+                await machine.agent.request("mapping.key", {"mapping": "m-3"})
+
+
 class TestPush:
     async def test_port_in_use_is_told_and_tried_again(self) -> None:
         async with far() as (here, machine), serving(echo) as target:
@@ -352,9 +379,6 @@ class TestPush:
             with pytest.raises(Conflict) as unlinked:
                 await here.tunnels.open(at_far("tcp", 80))
             assert unlinked.value.code == "agent_unlinked"
-            with pytest.raises(Unavailable) as e2e:
-                await here.tunnels.open(at_far("tcp", 80, 8080, e2e=True))
-            assert e2e.value.code == "e2e_not_offered"
             await machine.link(frozenset())
             with pytest.raises(Unavailable) as old:
                 await here.tunnels.open(at_far("tcp", 80, 8080))

@@ -15,6 +15,7 @@ from underpass.agent.corrected_clock import CorrectedClock
 from underpass.agent.declaring import Declaring
 from underpass.agent.enrolment import EnrolmentRefused, enrol
 from underpass.agent.facts import Facts
+from underpass.agent.far_machines import FarMachines
 from underpass.agent.heartbeat import Heartbeat, MachineUnknown
 from underpass.agent.layers import Identity
 from underpass.agent.link_keeper import LinkKeeper
@@ -146,7 +147,7 @@ class Agent:
         self._open = dispatch(
             _openers(self.policy, self._host, self._resumables, Identity(self._state.private_key))
         )
-        self._listeners = Listeners(self.policy)
+        self._listeners = Listeners(self.policy, machines=FarMachines(settings.state))
         self._declaring = Declaring(
             settings.config_file, host=GatewayAddress.parse(server).host, clock=clock
         )

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import structlog
 
+from underpass.agent.far_machines import FarMachines
 from underpass.agent.listening_port import ListeningPort, Wanted
 from underpass.agent.policy import Policy
 from underpass.control.agent_config import Change, ConfigFollower, Item
@@ -41,11 +42,15 @@ class Listeners:
     Args:
         policy: decides where the agent may listen.
         retry: seconds between two tries.
+        machines: the keys of machines that connections are encrypted for.
     """
 
-    def __init__(self, policy: Policy, *, retry: float = RETRY) -> None:
+    def __init__(
+        self, policy: Policy, *, retry: float = RETRY, machines: FarMachines | None = None
+    ) -> None:
         self._policy = policy
         self._retry = retry
+        self._machines = machines
         self._config = ConfigFollower()
         self._open: dict[str, ListeningPort] = {}
         self._failed: dict[str, str] = {}
@@ -168,7 +173,9 @@ class Listeners:
             if port is not None:
                 port.change(wanted)
             else:
-                port = ListeningPort(mapping_id, wanted, self._policy, self._get_link)
+                port = ListeningPort(
+                    mapping_id, wanted, self._policy, self._get_link, self._machines
+                )
                 self._open[mapping_id] = port
                 _log.info("listening", mapping=mapping_id, name=wanted.name, port=port.port)
         except UnderpassError as error:

@@ -15,9 +15,10 @@ from typing import Any, Final, cast
 
 import structlog
 
+from underpass.agent.far_machines import FarMachines
 from underpass.agent.local_flow import LocalFlow
 from underpass.agent.policy import Policy
-from underpass.core.errors import Forbidden, InvalidRequest, UnderpassError
+from underpass.core.errors import Forbidden, InvalidRequest, Unavailable, UnderpassError
 from underpass.core.supervisor import Supervisor
 from underpass.links.compression import compressed
 from underpass.links.datagram_socket import Address, DatagramSocket
@@ -28,6 +29,8 @@ from underpass.links.packet_info import arrived_at
 from underpass.links.ports import addresses_of, bind
 from underpass.links.relay import relay
 from underpass.links.sockets import stream_on
+from underpass.links.stream import Stream
+from underpass.links.trust import parse_fingerprint
 
 __all__ = ["ListeningPort", "Wanted"]
 
@@ -56,6 +59,8 @@ class Wanted:
     bind: str | None
     layers: Layers
     idle_timeout: float | None
+    target: str = ""
+    machine: str = ""
 
     @classmethod
     def of(cls, item: dict[str, Any]) -> Wanted:
@@ -73,20 +78,34 @@ class Wanted:
             raise _not_understood("source.bind")
         if idle is not None and not (isinstance(idle, int | float) and idle > 0):
             raise _not_understood("options.idle_timeout")
-        compression = options.get("compression", "none")
+        compression, e2e = options.get("compression", "none"), options.get("e2e", False)
+        target, machine = item.get("target"), options.get("machine", "")
+        if not isinstance(target, str) or not isinstance(machine, str) or (e2e and not machine):
+            raise _not_understood("target")
+        if e2e and protocol not in {"tcp", "unix"}:
+            raise _not_understood("options.e2e")
         return cls(
             name=str(item.get("name"))[:64],
             protocol=protocol,
             ports=_ports(source),
             bind=to,
-            layers=Layers.from_meta({"layers": {"compression": compression}}),
+            layers=Layers.from_meta({"layers": {"compression": compression, "e2e": e2e}}),
             idle_timeout=idle,
+            target=target,
+            machine=machine,
         )
 
     @property
     def key(self) -> tuple[Any, ...]:
         """What another port is needed for when it changes."""
         return (_TRANSPORTS[self.protocol], self.ports, self.bind)
+
+    def target_for(self, port: int) -> str:
+        """What comes in at *port* leads to (``control.mapping.Mapping.target_for``)."""
+        if self.protocol == "unix" or len(self.ports) == 1:
+            return self.target
+        place, _, first = self.target.rpartition(":")
+        return f"{place}:{int(first) + port - self.ports[0]}"
 
 
 class ListeningPort:
@@ -97,6 +116,7 @@ class ListeningPort:
         wanted: where to listen.
         policy: decides whether the agent may.
         get_link: gives the link, or raises ``TimeoutError``.
+        machines: the keys of machines that connections are encrypted for; without it none are.
 
     Raises:
         Forbidden: code ``policy_denied``.
@@ -112,10 +132,12 @@ class ListeningPort:
         wanted: Wanted,
         policy: Policy,
         get_link: Callable[[], Awaitable[Link]],
+        machines: FarMachines | None = None,
     ) -> None:
         self._id = mapping_id
         self._wanted = wanted
         self._get_link = get_link
+        self._machines = machines
         self._supervisor = Supervisor(f"listening {mapping_id}")
         self._flows: dict[tuple[DatagramSocket, Address], LocalFlow] = {}
         self._listener: Listener | None = None
@@ -207,12 +229,15 @@ class ListeningPort:
         task.add_done_callback(lambda _: None if begun else sock.close())
 
     async def _carry(self, sock: socket.socket, address: Address) -> None:
-        meta = self._meta(address, sock.getsockname())
-        layers = self._wanted.layers
+        local = sock.getsockname()
+        meta = self._meta(address, local)
+        wanted = self._wanted
         stream = await stream_on(sock)
         try:
             link = await self._get_link()
             remote = await link.open(f"mapping:{self._id}", meta)
+            if wanted.layers.e2e:
+                remote = await self._sealed(link, remote, wanted, int(local[1]))
         except (UnderpassError, TimeoutError) as error:
             _log.info("connection_refused", mapping=self._id, reason=str(error) or "no link")
             await stream.close()
@@ -220,7 +245,26 @@ class ListeningPort:
         except BaseException:
             stream.abort()
             raise
-        await relay(stream, compressed(remote, layers.compression))
+        await relay(stream, compressed(remote, wanted.layers.compression))
+
+    async def _sealed(self, link: Link, remote: Stream, wanted: Wanted, port: int) -> Stream:
+        if self._machines is None:
+            remote.abort("e2e_unavailable")
+            raise Unavailable("This agent keeps no keys of machines.", code="e2e_unavailable")
+
+        async def ask() -> str | None:
+            told = await link.request("mapping.key", {"mapping": self._id})
+            found = told.get("key_fingerprint")
+            right = told.get("machine") == wanted.machine and isinstance(found, str)
+            return parse_fingerprint(cast("str", found)) if right else None
+
+        try:
+            return await self._machines.seal(
+                remote, target=wanted.target_for(port), machine=wanted.machine, ask=ask
+            )
+        except Forbidden as error:
+            _log.error("machine_key_refused", mapping=self._id, reason=str(error))
+            raise
 
     # -- datagrams --------------------------------------------------------------------------------
 

@@ -39,6 +39,8 @@ def agent_item(mapping: Mapping) -> Item:
     options = mapping.options
     source = mapping.source.to_json()
     source.pop("client_id", None)
+    # Encrypted streams end at that machine, which has to prove its key.
+    sealed = {"e2e": True, "machine": mapping.target_agent_id} if options.e2e else {}
     return {
         "name": mapping.name,
         "version": mapping.version,
@@ -50,6 +52,7 @@ def agent_item(mapping: Mapping) -> Item:
             "compression": options.compression,
             "carrier": options.carrier,
             "idle_timeout": options.idle_timeout,
+            **sealed,
         },
     }
 

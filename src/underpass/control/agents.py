@@ -149,6 +149,14 @@ class Agents:
             row = await db.get(Agent, agent_id)
         return None if row is None or row.is_deleted else view_of(row)
 
+    async def key_fingerprint(self, agent_id: str) -> str | None:
+        """``sha256:…`` of the key a machine enrolled with; ``None`` when there is none such."""
+        if not is_id(agent_id):
+            return None
+        async with self._database.reading() as db:
+            row = await db.get(Agent, agent_id)
+        return None if row is None or row.is_deleted else row.key_fingerprint
+
     async def metrics(self, subject: Subject, agent_id: str) -> list[dict[str, Any]]:
         """The points of the last two hours (:class:`MetricHistory`).
 

@@ -40,7 +40,7 @@ _ONLY_FOR: Final[Mapping[str, Protocols]] = {
     "accept_proxy_protocol": frozenset({"tcp", "unix", "socks5"}),
     "username": frozenset({"socks5"}),
     "password": frozenset({"socks5"}),
-    "e2e": frozenset({"tcp", "udp", "unix"}),
+    "e2e": _STREAMS,
 }
 
 

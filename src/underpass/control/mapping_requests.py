@@ -290,6 +290,10 @@ def _check_together(mapping: Mapping) -> None:
             "needs a source at an agent, since the gateway would have to read it",
             hint="Give source.client_id, or use `underpass forward`.",
         )
+    if mapping.options.e2e:
+        for name in ("proxy_protocol", "accept_proxy_protocol"):
+            if getattr(mapping.options, name):
+                raise bad(f"options.{name}", "can't go with e2e: the gateway would have to read it")
     if mapping.balancing.health is not None and mapping.protocol not in {"tcp", "unix"}:
         raise bad("health", "is only for tcp, unix mappings")
     if mapping.group is not None and (source.kind == "agent" or source.port_range is not None):

@@ -4,6 +4,9 @@ An agent may open nothing else, and no other agent's mappings: which ones are wh
 here, never believed. What is opened goes through the mapping's entry point, as if the connection
 had come in at a port of the gateway: address lists, caps, the owner's permission, limits, counters.
 
+The key of the machine it leads to is told by ``mapping.key`` (``{"mapping": id}`` to ``{"machine",
+"key_fingerprint"}``), for streams that the agents encrypt between them.
+
 ``meta`` says where the connection came from and came in, ``source`` and ``local``, each ``[host,
 port]`` as seen from that machine; ``datagrams`` when the stream carries those of one source
 (``wire/datagrams.py``); and ``layers`` the agent has put on.
@@ -14,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Final, cast
 
 from underpass.core.errors import InvalidRequest, NotFound, Unavailable, UnderpassError
@@ -42,12 +45,17 @@ class AgentStreams:
     Args:
         registry: the agents' links.
         find: gives the entry point of a mapping whose source is an agent (mapping id, agent id).
+        key_of: gives the fingerprint of a machine's key.
     """
 
     def __init__(
-        self, registry: LinkRegistry, find: Callable[[str, str], EntryPoint | None]
+        self,
+        registry: LinkRegistry,
+        find: Callable[[str, str], EntryPoint | None],
+        key_of: Callable[[str], Awaitable[str | None]],
     ) -> None:
         self._find = find
+        self._key_of = key_of
         self._sources = Places(MAX_SOURCES)
         registry.on_agent_linked(self._linked)
 
@@ -58,6 +66,15 @@ class AgentStreams:
 
     def _linked(self, link: Link) -> None:
         link.on_open(self._opened)
+        link.on_control("mapping.key", self._key)
+
+    async def _key(self, link: Link, body: dict[str, Any]) -> dict[str, Any]:
+        wanted = body.get("mapping")
+        entry = self._find(wanted, link.peer.id) if isinstance(wanted, str) else None
+        if entry is None:
+            raise NotFound("No such mapping has its source here.", code="no_such_mapping")
+        machine = entry.mapping.target_agent_id
+        return {"machine": machine, "key_fingerprint": await self._key_of(machine)}
 
     async def _opened(self, opening: Opening) -> None:
         kind, _, mapping_id = opening.target.partition(":")

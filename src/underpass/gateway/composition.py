@@ -236,7 +236,7 @@ def _compose_mappings(services: Services) -> None:
         registry=services.registry,
         own_address=settings.host,
     )
-    AgentStreams(services.registry, services.tunnels.at_agent)
+    AgentStreams(services.registry, services.tunnels.at_agent, services.agents.key_fingerprint)
     services.declarations = Declarations(
         services.database,
         services.mappings,

@@ -266,11 +266,6 @@ class Tunnels:
         """Have an agent listen. One that is away will when it comes back; one that says that it
         can't leaves the mapping in status ``error``, and tries again by itself."""
         able = self.config_push.can_listen(agent_id)
-        if mapping.options.e2e:
-            raise Unavailable(
-                "Mappings can't be encrypted from machine to machine yet.", code="e2e_not_offered",
-                hint="Use `underpass forward --e2e` on the machine that should listen.",
-            )  # fmt: skip
         if able is False:
             raise Unavailable(
                 "The agent of the machine that should listen is too old for that.",

@@ -130,7 +130,8 @@ class World:
             self.mappings, self.around, bus=self.bus, clock=clock, registry=self.registry,
             own_address="127.0.0.1",
         )  # fmt: skip
-        self.agent_streams = AgentStreams(self.registry, self.tunnels.at_agent)
+        self.keys: dict[str, str] = {}
+        self.agent_streams = AgentStreams(self.registry, self.tunnels.at_agent, self.key_of)
         self._openers = dispatch(
             {
                 "tcp": tcp_opener(Policy()),
@@ -151,6 +152,10 @@ class World:
         node.start()
         self.links += [agent, node]
         return node
+
+    async def key_of(self, agent_id: str) -> str | None:
+        """The key on record of each machine."""
+        return self.keys.get(agent_id)
 
     async def cut_agent(self, node: Link) -> None:
         await node.close("link_lost", "The cable was cut.")

@@ -284,7 +284,7 @@ class EntryPoint(ABC):
         owner = await around.rights.require(mapping.user_id, agent, passage.action)
         if mapping.source.agent_id is not None:
             await around.rights.require(mapping.user_id, mapping.source.agent_id, "forward")
-        meta = Layers(mapping.options.compression).to_meta()
+        meta = Layers(mapping.options.compression, mapping.options.e2e).to_meta()
         host, port = passage.source
         meta["source"] = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         stream = await around.router.open(

@@ -55,10 +55,16 @@ class StreamEntryPoint(EntryPoint):
 
     def offered(self, opening: Opening, source: tuple[str, int], local: tuple[str, int]) -> None:
         layers = Layers.from_meta(opening.meta)
-        if layers.e2e:
-            raise InvalidRequest("The gateway has to read this stream.", code="invalid_layers")
+        if layers.e2e is not self.mapping.options.e2e:
+            # Neither what we can't read, nor in clear what should be encrypted.
+            raise InvalidRequest(
+                "This mapping is encrypted between its machines." if self.mapping.options.e2e
+                else "The gateway has to read this stream.",
+                code="invalid_layers",
+            )  # fmt: skip
         places = self._take_places(source)
-        stream = compressed(opening.accept(), layers.compression)
+        # What is encrypted was compressed before that, for the other machine.
+        stream = compressed(opening.accept(), "none" if layers.e2e else layers.compression)
 
         async def work(passage: Passage) -> None:
             await self._serve(passage, stream, local)
@@ -162,7 +168,8 @@ class StreamEntryPoint(EntryPoint):
         open_now.inc()
         try:
             self._begin(passage, stream)
-            far = compressed(remote, mapping.options.compression)
+            options = mapping.options
+            far = compressed(remote, "none" if options.e2e else options.compression)
             if first:
                 far.write(first)
             with self.shape.around(stream, far) as near:
