@@ -31,8 +31,9 @@ setup: ## Only the set-up that `run` needs
 dev: ## Only the set-up that `test` and `check` need
 	@sh scripts/setup.sh dev console
 
+# UNDERPASS_E2E=forked: see tests/e2e/forked.py; with any other value each program starts anew.
 test: dev web-test ## Every test (PYTEST_ARGS="…" go to pytest)
-	@$(PY) -m pytest -n auto --dist loadfile $(PYTEST_ARGS)
+	@UNDERPASS_E2E=$${UNDERPASS_E2E-forked} $(PY) -m pytest -n auto --dist loadfile $(PYTEST_ARGS)
 
 test-long: dev ## The stress tests that `make test` leaves out
 	@$(PY) -m pytest -m long -n auto $(PYTEST_ARGS)

@@ -15,16 +15,21 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
 
+from tests.e2e.forked import Forked, fork
+
 __all__ = ["ADMIN", "PASSWORD", "AgentProgram", "GatewayProgram", "eventually", "free_port", "run"]
 
 ADMIN = "root-admin"
 PASSWORD = "correct horse battery"
+FORKED = os.environ.get("UNDERPASS_E2E") == "forked"
+"""See :mod:`tests.e2e.forked`."""
 UNDERPASS = [sys.executable, "-m", "underpass.cli.main"]
 
 
@@ -69,18 +74,23 @@ class Program:
         self.directory = directory
         directory.mkdir(parents=True, exist_ok=True)
         self.log = directory / f"{name}.log"
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | Forked | None = None
 
     def spawn(self, arguments: list[str], **extra: str) -> None:
         home = self.directory / "home"
         home.mkdir(exist_ok=True)
-        with self.log.open("ab") as log:
+        env = environment(home, **extra)
+        with self.log.open("ab") as log, Path(os.devnull).open("rb") as nothing:
+            if FORKED:
+                files = (nothing.fileno(), log.fileno(), log.fileno())
+                self.process = fork(arguments, env=env, cwd=home, files=files)
+                return
             self.process = subprocess.Popen(
                 [*UNDERPASS, *arguments],
-                stdin=subprocess.DEVNULL,
+                stdin=nothing,
                 stdout=log,
                 stderr=log,
-                env=environment(home, **extra),
+                env=env,
                 cwd=home,
                 start_new_session=True,
             )
@@ -266,14 +276,46 @@ def run(
 ) -> subprocess.CompletedProcess[bytes]:
     """Run one ``underpass`` command against *gateway* and wait for it."""
     home.mkdir(parents=True, exist_ok=True)
+    env = environment(home, UNDERPASS_SERVER=gateway.url, UNDERPASS_TOKEN=token, **(env or {}))
+    if FORKED:
+        return _run_forked(list(arguments), env, stdin, timeout)
     return subprocess.run(
         [*UNDERPASS, *arguments],
         input=stdin,
         capture_output=True,
         timeout=timeout,
         check=False,
-        env=environment(home, UNDERPASS_SERVER=gateway.url, UNDERPASS_TOKEN=token, **(env or {})),
+        env=env,
     )
+
+
+def _run_forked(
+    arguments: list[str], env: dict[str, str], stdin: bytes, timeout: float
+) -> subprocess.CompletedProcess[bytes]:
+    (read_in, write_in), (read_out, write_out), (read_err, write_err) = (os.pipe() for _ in "012")
+    try:
+        process = fork(arguments, env=env, cwd=Path.cwd(), files=(read_in, write_out, write_err))
+    finally:
+        for end in (read_in, write_out, write_err):
+            os.close(end)
+
+    def feed() -> None:
+        with contextlib.suppress(BrokenPipeError), open(write_in, "wb") as pipe:
+            pipe.write(stdin)
+
+    def drain(end: int) -> bytes:
+        with open(end, "rb") as pipe:
+            return pipe.read()
+
+    with ThreadPoolExecutor(3) as threads:
+        out, err = threads.submit(drain, read_out), threads.submit(drain, read_err)
+        threads.submit(feed)
+        try:
+            status = process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+        return subprocess.CompletedProcess(process.args, status, out.result(), err.result())
 
 
 def unique(prefix: str) -> str:

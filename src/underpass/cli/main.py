@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 import underpass
 from underpass.cli import exits
 from underpass.cli.options import Options, Way
+from underpass.core import garbage
 from underpass.core.errors import UnderpassError
 
 __all__ = ["COMMANDS", "main", "run"]
@@ -188,6 +189,7 @@ def _usage(error: Exception) -> int | None:
 
 def main() -> None:
     """The console script."""
+    garbage.relax()
     sys.exit(run(sys.argv[1:]))
 
 

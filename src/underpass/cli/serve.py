@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from underpass.cli.lean_imports import absent
+
 __all__ = ["app"]
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
@@ -78,13 +80,15 @@ def serve(
       underpass serve --listen 127.0.0.1:3000 --public-url https://gw.example.org
       underpass serve --tls self --database postgresql://underpass@db/underpass
     """
-    from underpass.core.logging import configure_logging
+    with absent("rich"):
+        from underpass.core.logging import configure_logging
     from underpass.core.settings import GatewaySettings
 
     flags: dict[str, Any] = {name: value for name, value in ctx.params.items() if name != "config"}
     settings = GatewaySettings.load(config, **flags)
     configure_logging(settings.log_level, settings.log_json)
 
-    from underpass.gateway.serve import serve as run
+    with absent("httpx._main"):
+        from underpass.gateway.serve import serve as run
 
     raise typer.Exit(run(settings))
