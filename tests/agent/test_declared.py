@@ -131,8 +131,6 @@ def test_every_mistake_is_told_with_its_line_and_what_may_be_meant() -> None:
         "tcp, udp, socks5, unix.",
         "f, line 17: mappings[3] has no key 'status': switch it with `underpass mappings disable` "
         "and `enable`.",
-        "f, line 17: options of mappings[3] has no key 'e2e': declared mappings come in at the "
-        "gateway, which has to read them.",
     )
 
 
@@ -153,6 +151,8 @@ def test_every_mistake_is_told_with_its_line_and_what_may_be_meant() -> None:
         (tcp("  target: 1\n  limits: 5"), 5, "limits: must be `key: value` lines"),
         (tcp("  target: 1\n  source: 0x10"), 5, "source.port: must be a whole number"),
         (tcp("  target: 1\n  source: {port: 1, port_range: 1-2}"), 5, "exclude each other"),
+        (tcp("  target: 1\n  options: {e2e: true}"), 5, "options.e2e: needs a source at an agent"),
+        (tcp("  target: 1\n  source: {client_id: box}"), 5, "must be a machine's id"),
         (tcp("  target: 1\n  limits: {burst: 5}"), 5, "needs a limits.bandwidth"),
         (tcp("  target: 1\n  source: 1-2\n  group: g"), 6, "group: is for mappings"),
         (tcp("  target: 1\n- name: a\n  protocol: tcp\n  target: 2"), 5, "the one in line 2"),
@@ -189,13 +189,15 @@ def test_the_example_has_every_key_with_its_default() -> None:
         shown = tried[name] if name == "health" else everything[name]
         assert list(shown) == list(KEYS[name])
         missing = {each.name for each in fields(place)} - set(shown)
-        assert missing == ({"e2e"} if name == "options" else set())
+        assert missing == set()
         defaults = asdict(place())
         for key, value in shown.items():
             wanted = list(defaults[key]) if isinstance(defaults[key], tuple) else defaults[key]
             assert (value, type(value)) == (wanted, type(wanted)), key
     assert set(everything["source"]) == set(KEYS["source"])
-    assert everything["source"] == {"port": 0, "port_range": None, "bind": None}
+    assert everything["source"] == {
+        "port": 0, "port_range": None, "client_id": None, "bind": None,
+    }  # fmt: skip
     assert Balancing() == Balancing(everything["balance"], everything["health"])
 
     made = [each.mapping for each in wanted_of([d.body for d in parse_declared(EXAMPLE)], AGENT)]

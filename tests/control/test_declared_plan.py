@@ -16,6 +16,7 @@ from underpass.control.mapping_requests import new_mapping
 from underpass.core.errors import InvalidRequest
 
 AGENT = "00000000-0000-4000-8000-000000000001"
+OTHER = "00000000-0000-4000-8000-000000000002"
 ADA = "00000000-0000-4000-8000-00000000000a"
 
 
@@ -64,6 +65,14 @@ class TestPlan:
     def test_ports_are_swapped(self) -> None:
         found = plan([there(1, "a", 1), there(2, "b", 2)], wanted(body("a", 2), body("b", 1)), ADA)
         assert steps(found) == ([], ["a", "b"], ["a", "b"], [])
+
+    def test_another_machines_port_of_that_number_is_another_port(self) -> None:
+        far = {"source": {"client_id": OTHER, "port": 1}}
+        found = plan([there(1, "a", 1)], wanted(body("a", 1), body("b", 1, 80, **far)), ADA)
+        assert steps(found) == (["change a", "make b"], [], [], [])
+        # It leaves the gateway's port, so another may have that at once after it.
+        found = plan([there(1, "a", 1)], wanted(body("a", **far), body("b", 1, 80)), ADA)
+        assert steps(found) == (["change a"], [], ["b"], [])
 
     def test_udp_does_not_stand_in_the_way_of_tcp(self) -> None:
         udp = replace(there(1, "a", 1), protocol="udp")
@@ -131,6 +140,12 @@ class TestWanted:
         assert each.body["options"]["compression"] is None
         assert (each.mapping.limits.connections, each.mapping.target_agent_id) == (5, AGENT)
 
+    def test_the_source_may_be_another_machine(self) -> None:
+        source = {"client_id": OTHER, "port": 5432}
+        each = wanted(body("a", source=source, options={"e2e": True}))[0]
+        assert each.mapping.source.place == OTHER
+        assert each.mapping.options.e2e
+
     @pytest.mark.parametrize(
         "wrong",
         [
@@ -141,7 +156,7 @@ class TestWanted:
             [body("a"), body("a")],
             [body("a") | {"status": "disabled"}],
             [body("a") | {"target_client_id": AGENT}],
-            [body("a") | {"source": {"client_id": AGENT}}],
+            [body("a") | {"source": {"client_id": "box"}}],
             [body("a") | {"limits": "x"}],
             [body("a") | {"nonsense": 1}],
             [body("")],

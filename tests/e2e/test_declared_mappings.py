@@ -7,11 +7,12 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
 
-from tests.e2e.programs import AgentProgram, GatewayProgram, eventually, killing, run
+from tests.e2e.programs import AgentProgram, GatewayProgram, eventually, free_port, killing, run
 from tests.e2e.test_exec import token_of
 from tests.e2e.tunnelled import after_the_end, connect, echo, ended, make, read_all, tcp_server
 
@@ -145,3 +146,40 @@ def test_from_the_first_line_to_the_last(
     assert admin.get(f"/api/v1/mappings/{foreign['id']}").status_code == 200
     events = admin.get("/api/v1/events", params={"type": "mapping"}).json()["data"]["items"]
     assert {"mapping.declared", "mapping.declare_refused"} <= {one["type"] for one in events}
+
+
+def test_it_may_come_in_at_another_machine(
+    gateway: GatewayProgram, admin: httpx.Client, box: Machine, tmp_path: Path
+) -> None:
+    laptop = AgentProgram(tmp_path, gateway, "laptop", token=gateway.join_token(admin)).start()
+    with killing(laptop), tcp_server(after_the_end) as target:
+        far = gateway.machine(admin, "laptop")["id"]
+        admin.patch(f"/api/v1/assets/{box.id}", json={"may_declare": True})
+        port = free_port()
+        box.declare(
+            f"name: far, protocol: tcp, target: {target}, options: {{e2e: true}}, "
+            f"source: {{client_id: {far}, port: {port}}}",
+            f"name: near, protocol: tcp, target: {target}",
+        )
+        eventually(lambda: set(box.mappings()) == {"far", "near"}, 20, "both mappings")
+        assert box.mappings()["far"]["source"] == {"client_id": far, "port": port}
+        box.says(f"port {port} of the machine {far}")
+        assert carried(port)
+        # From there to the gateway, in place.
+        before = box.mappings()["far"]["id"]
+        box.declare(f"name: far, protocol: tcp, target: {target}")
+        eventually(lambda: set(box.mappings()) == {"far"}, 20, "the change")
+        after = eventually(
+            lambda: (found := box.mappings().get("far")) and found["public_port"] and found,
+            20, "a port of the gateway",
+        )  # fmt: skip
+        assert after["id"] == before
+        assert carried(after["public_port"])
+        with pytest.raises(ConnectionRefusedError):
+            connect(port).close()
+        # A machine that is not there: nothing of it is applied.
+        box.declare(
+            f"name: far, protocol: tcp, target: {target}, source: {{client_id: {uuid4()}, port: 1}}"
+        )
+        box.says("or the one that should listen")
+        assert box.mappings()["far"]["public_port"] == after["public_port"]

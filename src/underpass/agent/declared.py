@@ -24,9 +24,9 @@ from underpass.core.settings import GatewaySettings
 __all__ = ["KEYS", "MAX_DECLARED", "Declared", "DeclaredError", "Problem", "parse_declared"]
 
 _LIMITS: Final = tuple(each.name for each in fields(Limits))
-_OPTIONS: Final = tuple(each.name for each in fields(Options) if each.name != "e2e")
+_OPTIONS: Final = tuple(each.name for each in fields(Options))
 _HEALTH: Final = tuple(each.name for each in fields(Health))
-_SOURCE: Final = ("port", "port_range", "bind")
+_SOURCE: Final = ("port", "port_range", "client_id", "bind")
 _MAPPING: Final = (
     "name", "protocol", "source", "target", "limits", "options", "group", "balance", "health",
 )  # fmt: skip
@@ -40,13 +40,12 @@ KEYS: Final = {
 }
 """Every key there is, by what it stands in."""
 _TEXTS: Final = frozenset({
-    "name", "protocol", "target", "group", "balance", "bind", "port_range", "proxy_protocol",
-    "allow_ips", "deny_ips", "compression", "carrier", "username", "password", "type", "path",
+    "name", "protocol", "target", "group", "balance", "bind", "client_id", "port_range",
+    "proxy_protocol", "allow_ips", "deny_ips", "compression", "carrier", "username", "password",
+    "type", "path",
 })  # fmt: skip
 """Keys whose values are texts, though they look like numbers (``password: 0123``)."""
 _ELSEWHERE: Final = {
-    "client_id": "declared mappings come in at the gateway; use `underpass mappings create --at`",
-    "e2e": "declared mappings come in at the gateway, which has to read them",
     "status": "switch it with `underpass mappings disable` and `enable`",
     "target_client_id": "declared mappings lead to the machine that has the file",
 }

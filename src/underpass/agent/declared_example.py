@@ -29,7 +29,9 @@ mappings:
     source:                     # where it comes in at the gateway; `source: 20080` is the same as
       port: 0                   #   its port alone. 0: any free one, which it then keeps
       port_range: null          #   instead of port: 7000-7010, each leads to one as far on
-      bind: null                #   an IP address of the gateway; null: the one it listens on
+      client_id: null           #   the id of another machine, where it comes in instead
+      bind: null                #   an IP address to listen on; null: the gateway's own, or of a
+                                #   machine its loopback
     limits:
       bandwidth: null           # bytes a second, each way; null: no limit
       connections: null         # open at a time; null: no limit
@@ -40,6 +42,7 @@ mappings:
       allow_ips: []             # networks that may connect, such as 192.0.2.0/24; none: all
       deny_ips: []              # networks that may not; wins
       compression: none         # none, zstd, lz4, gzip, adaptive: between gateway and machine
+      e2e: false                # with client_id: encrypt from that machine to this one
       carrier: auto             # auto, mux, dedicated: a connection of its own beside the link
       username: null            # socks5: what clients must give
       password: null            #   keep this file to yourself (chmod 600) if it has one

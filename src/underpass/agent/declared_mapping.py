@@ -195,7 +195,8 @@ def _parts(body: dict[str, Any]) -> Iterator[dict[str, Any]]:
         together |= {key: value[key] for key in ("bandwidth", "burst") if key in value}
         if together:
             yield {name: together}
-        for key in value.keys() - together.keys():
+        # What is encrypted depends on the source, too; the mapping as a whole is tried at the end.
+        for key in value.keys() - together.keys() - {"e2e"}:
             yield {name: {key: value[key]}}
 
 

@@ -231,6 +231,9 @@ def public_address(told: dict[str, Any], host: str) -> str:
     """
     source = cast("dict[str, Any]", told.get("source") or {})
     bind = source.get("bind")
+    if source.get("client_id") is not None:
+        port = source.get("port") or source.get("port_range")
+        return f"port {port} of the machine {source['client_id']}"
     reached = str(host if bind in {None, "0.0.0.0", "::"} else bind)
     shown = f"[{reached}]" if ":" in reached else reached
     protocol = {"udp": "udp", "socks5": "socks5"}.get(str(told.get("protocol")), "tcp")

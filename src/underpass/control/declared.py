@@ -239,7 +239,8 @@ def _about(name: str, owner: Subject, error: UnderpassError) -> UnderpassError:
     """*error* with the mapping's name among its details, and for the machine's ears."""
     if isinstance(error, NotFound | Forbidden):
         error = Forbidden(
-            f"{owner.username}, who answers for this machine's mappings, may not use it.",
+            f"{owner.username}, who answers for this machine's mappings, may not use it, or "
+            "the one that should listen.",
             code="owner_may_not",
             hint="An admin can add them to the machine's allowed users.",
         )

@@ -84,12 +84,9 @@ def wanted_of(declared: object, agent_id: str) -> tuple[Wanted, ...]:
 
 
 def _wanted(body: dict[str, Any], agent_id: str) -> Wanted:
-    source = body.get("source")
-    if {"status", "target_client_id"} & body.keys() or (
-        isinstance(source, dict) and "client_id" in source
-    ):
+    if {"status", "target_client_id"} & body.keys():
         raise InvalidRequest(
-            "Declared mappings come in at the gateway and lead to the machine that declares them.",
+            "Declared mappings are active and lead to the machine that declares them.",
             code="bad_declaration",
             details={"mapping": str(body["name"])[:64]},
         )
@@ -182,12 +179,13 @@ def _same_target(old: Mapping, new: Mapping) -> bool:
 def _moves(old: Mapping, wanted: Wanted) -> bool:
     new = wanted.mapping.source
     elsewhere = new.port != 0 and list(new.ports) != list(old.source.ports)
+    elsewhere = elsewhere or new.place != old.source.place
     return elsewhere or wanted.mapping.group != old.group
 
 
-def _ports(mappings: Iterable[Mapping]) -> set[tuple[str, int]]:
+def _ports(mappings: Iterable[Mapping]) -> set[tuple[str, str, int]]:
     return {
-        (transport, port)
+        (mapping.source.place, transport, port)
         for mapping in mappings
         for transport in mapping.transports
         for port in mapping.source.ports
