@@ -108,6 +108,9 @@ def test_the_other_kinds(signed_in: Call, machine: str, entries: FakeEntryPoints
     unix = call("--json", "mappings", "create", "unix", "/run/x.sock", *on, "--disabled")
     assert (unix.json["target_path"], unix.json["status"]) == ("/run/x.sock", "disabled")
     at = call("--json", "mappings", "create", "tcp", "80", *on, "--at", machine, "--port", "8080")
+    sealed = call("--json", "mappings", "update", at.json["name"], "--e2e")
+    assert sealed.json["options"]["e2e"] is True, sealed.err
+    assert call("mappings", "create", "tcp", "80", *on, "--e2e").status == 2
     assert at.json["source"]["port"] == 8080
     ranged = call("mappings", "create", "udp", "53", *on, "--port-range", "20100-20102")
     assert ranged.out.startswith("udp://")

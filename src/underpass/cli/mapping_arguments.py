@@ -12,8 +12,8 @@ from underpass.cli.arguments import complete_machine, duration
 
 __all__ = [
     "Allow", "At", "Balance", "Bandwidth", "Bind", "Burst", "Carrier", "Compression", "Connections",
-    "Deny", "Group", "Health", "Idle", "Machine", "Name", "PasswordStdin", "Port", "PortRange",
-    "ProxyProtocol", "Username", "amount", "asked", "given_password", "health_of", "source_of",
+    "Deny", "E2e", "Group", "Health", "Idle", "Machine", "Name", "PasswordStdin", "Port",
+    "PortRange", "ProxyProtocol", "Username", "amount", "asked", "given_password", "health_of", "source_of",
     "target_of",
 ]  # fmt: skip
 
@@ -58,6 +58,10 @@ ProxyProtocol = Annotated[
 Compression = Annotated[
     Literal["none", "zstd", "lz4", "gzip", "adaptive"] | None,
     typer.Option(help="Between gateway and machine."),
+]
+E2e = Annotated[
+    bool | None,
+    typer.Option("--e2e/--no-e2e", help="With --at: encrypt between the two machines."),
 ]
 Carrier = Annotated[
     Literal["auto", "mux", "dedicated"] | None,

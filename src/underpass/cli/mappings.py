@@ -19,6 +19,7 @@ from underpass.cli.mapping_arguments import (
     Compression,
     Connections,
     Deny,
+    E2e,
     Group,
     Health,
     Idle,
@@ -212,6 +213,7 @@ def create(
     deny: Deny = None,
     proxy_protocol: ProxyProtocol = None,
     compression: Compression = None,
+    e2e: E2e = None,
     carrier: Carrier = None,
     idle: Idle = None,
     username: Username = None,
@@ -241,7 +243,7 @@ def create(
         bandwidth=bandwidth, burst=burst, connections=connections, idle=idle,
         options={
             "allow_ips": allow, "deny_ips": deny, "proxy_protocol": proxy_protocol,
-            "compression": compression, "carrier": carrier, "username": username,
+            "compression": compression, "e2e": e2e, "carrier": carrier, "username": username,
             "password": password,
         },
     )  # fmt: skip
@@ -280,6 +282,7 @@ def update(
     deny: Deny = None,
     proxy_protocol: ProxyProtocol = None,
     compression: Compression = None,
+    e2e: E2e = None,
     carrier: Carrier = None,
     idle: Idle = None,
     username: Username = None,
@@ -308,7 +311,7 @@ def update(
             bandwidth=bandwidth, burst=burst, connections=connections, idle=idle,
             options={
                 "allow_ips": allow, "deny_ips": deny, "proxy_protocol": proxy_protocol,
-                "compression": compression, "carrier": carrier, "username": username,
+                "compression": compression, "e2e": e2e, "carrier": carrier, "username": username,
                 "password": given_password(True) if password_stdin else None,
             },
         )  # fmt: skip

@@ -9,7 +9,8 @@ from fastapi import APIRouter, Path, Request
 from underpass.control.mapping_list import MappingFilter
 from underpass.core.errors import NotFound
 from underpass.gateway.http.envelope import REFUSALS, Envelope, Page, Paging
-from underpass.gateway.http.mappings import MappingBody, listed
+from underpass.gateway.http.mapping_bodies import MappingBody
+from underpass.gateway.http.mappings import listed
 from underpass.gateway.http.security import Caller
 from underpass.gateway.services import services_of
 
