@@ -245,7 +245,7 @@ def strangers(camera: Camera, browser: Browser) -> None:
         page = phone.page("/" if name == "overview" else f"/{name}")
         expect(page.get_by_role("heading", level=1)).to_be_visible()
         camera.take(f"phone-{name}", page)
-        page.close()  # a browser has six connections, and every page's live feed keeps one
+        page.close()
     page = phone.page("/machines")
     page.get_by_role("row").filter(has_text="web-1").get_by_role("button", name="Terminal").tap()
     pane = Pane(page, "web-1").ready()

@@ -1,8 +1,12 @@
-// The live feed: one EventSource for the whole page. What changed on the gateway makes the matching
-// queries fetch again, so that pages never poll and never need a reload.
+// The live feed: what changed on the gateway makes the matching queries fetch again, so that pages
+// never poll and never need a reload. All tabs of a browser share one connection where there are
+// shared workers; elsewhere (Android) each has its own while it is looked at.
 
 import { type QueryClient, useQueryClient } from "@tanstack/react-query";
 import { useEffect, useSyncExternalStore } from "react";
+import { useAccount } from "./account";
+import type { LiveAsked } from "./live-hub";
+import { type LiveNews, openSource } from "./live-source";
 
 /** Topic of the feed -> first element of the query keys it makes stale. */
 const TOPICS: Record<string, readonly string[]> = {
@@ -13,6 +17,9 @@ const TOPICS: Record<string, readonly string[]> = {
   mapping: ["mappings", "mapping"],
   event: ["events"],
 };
+/** The gateway could not keep up with us and says that something was missed. */
+const MISSED = "resync";
+const HEARD = [...Object.keys(TOPICS), MISSED];
 
 /** Hundreds of agents may return within seconds of a restart: one fetch per beat is enough. */
 const BEAT = 400;
@@ -36,12 +43,64 @@ export const useLiveConnected = (): boolean =>
     () => connected,
   );
 
-export function openLiveFeed(queries: QueryClient, url = "/api/v1/live"): () => void {
+/** Listens as user `as`; the returned function stops. */
+type Listen = (url: string, as: string, tell: (news: LiveNews) => void) => () => void;
+
+const shared: Listen = (url, as, tell) => {
+  const worker = new SharedWorker(new URL("./live-worker.ts", import.meta.url), {
+    type: "module",
+    name: "underpass-live",
+  });
+  const ask = (asked: LiveAsked) => worker.port.postMessage(asked);
+  const listen = () =>
+    ask({ kind: "listen", url: new URL(url, location.href).href, topics: HEARD, as });
+  // The worker is not told when a page goes; a page kept for "back" listens again when it returns.
+  const leave = () => ask({ kind: "leave" });
+  const back = ({ persisted }: PageTransitionEvent) => {
+    if (!persisted) return;
+    listen();
+    tell({ kind: "topic", topic: MISSED });
+  };
+  // A worker that cannot be loaded must not cost the news: this page then listens by itself.
+  let own: (() => void) | undefined;
+  worker.onerror = () => {
+    own ??= alone(url, as, tell);
+  };
+  worker.port.onmessage = ({ data }: MessageEvent<LiveNews>) => tell(data);
+  listen();
+  window.addEventListener("pagehide", leave);
+  window.addEventListener("pageshow", back);
+  return () => {
+    window.removeEventListener("pagehide", leave);
+    window.removeEventListener("pageshow", back);
+    leave();
+    worker.port.close();
+    own?.();
+  };
+};
+
+/** A connection of this page's own, for as long as somebody looks at it. */
+const alone: Listen = (url, _as, tell) => {
+  let close: (() => void) | undefined = openSource(url, HEARD, tell);
+  const look = () => {
+    if (document.hidden) {
+      close?.();
+      close = undefined;
+    } else if (!close) {
+      close = openSource(url, HEARD, tell);
+      tell({ kind: "topic", topic: MISSED });
+    }
+  };
+  document.addEventListener("visibilitychange", look);
+  return () => {
+    document.removeEventListener("visibilitychange", look);
+    close?.();
+  };
+};
+
+export function openLiveFeed(queries: QueryClient, as: string, url = "/api/v1/live"): () => void {
   const stale = new Set<string>();
-  let source: EventSource;
   let beat: ReturnType<typeof setTimeout> | undefined;
-  let retry: ReturnType<typeof setTimeout> | undefined;
-  let interrupted = false;
 
   const refetch = () => {
     beat = undefined;
@@ -55,46 +114,26 @@ export function openLiveFeed(queries: QueryClient, url = "/api/v1/live"): () => 
   const everything = () => {
     for (const topic of Object.keys(TOPICS)) mark(topic);
   };
-  const connect = () => {
-    source = new EventSource(url);
-    for (const topic of Object.keys(TOPICS)) source.addEventListener(topic, () => mark(topic));
-    // The gateway could not keep up with us and says that something was missed.
-    source.addEventListener("resync", everything);
-    // The login behind the feed ended, or the gateway is leaving: the server closes after this.
-    source.addEventListener("end", () => {
-      source.close();
-      comeBack();
-    });
-    source.onopen = () => {
+  const listen = typeof SharedWorker === "undefined" ? alone : shared;
+  const stop = listen(url, as, (news) => {
+    if (news.kind === "topic") return news.topic === MISSED ? everything() : mark(news.topic);
+    if (news.kind === "lost") return setConnected(false);
+    if (news.kind === "open") {
       setConnected(true);
-      if (interrupted) everything();
-      interrupted = false;
-    };
-    source.onerror = () => {
-      interrupted = true;
-      setConnected(false);
-      // The browser retries a broken feed, but not a refused one (401, or 502 from a proxy while
-      // the gateway restarts).
-      if (source.readyState === EventSource.CLOSED) comeBack();
-    };
-  };
-  const comeBack = () => {
-    interrupted = true;
+      if (news.again) everything();
+      return undefined;
+    }
     // Asking who we are tells a lost login from a lost gateway: nobody leads to the sign-in page.
-    void queries.invalidateQueries({ queryKey: ["me"] });
-    clearTimeout(retry);
-    retry = setTimeout(connect, 3000);
-  };
-
-  connect();
+    return void queries.invalidateQueries({ queryKey: ["me"] });
+  });
   return () => {
     clearTimeout(beat);
-    clearTimeout(retry);
-    source.close();
+    stop();
   };
 }
 
 export function useLiveFeed(): void {
   const queries = useQueryClient();
-  useEffect(() => openLiveFeed(queries), [queries]);
+  const { id } = useAccount();
+  useEffect(() => openLiveFeed(queries, id), [queries, id]);
 }

@@ -1,7 +1,8 @@
 // The points behind a machine's charts: the gateway's history first, then what the live feed adds.
 
+import { useDocumentVisibility } from "@mantine/hooks";
 import { useQuery } from "@tanstack/react-query";
-import { useEffect, useState } from "react";
+import { useEffect, useRef, useState } from "react";
 import { get } from "../api/client";
 import type { DynamicInfo, MetricPoint } from "../api/types";
 
@@ -58,9 +59,19 @@ export function useMetrics(id: string, live: boolean): MetricPoint[] {
     refetchOnMount: "always",
   });
   const [recent, setRecent] = useState<MetricPoint[]>([]);
+  const { refetch } = history;
+  // Only where somebody looks: a browser has six connections for all of its tabs together.
+  const watched = useDocumentVisibility() === "visible";
+  const away = useRef(false);
   useEffect(() => {
     if (!live) return;
+    if (!watched) {
+      away.current = true;
+      return;
+    }
     setRecent([]);
+    if (away.current) void refetch(); // what happened meanwhile
+    away.current = false;
     const source = new EventSource(`/api/v1/assets/${encodeURIComponent(id)}/metrics/live`);
     source.addEventListener("metrics", (event: MessageEvent<string>) => {
       let point: MetricPoint | null = null;
@@ -72,6 +83,6 @@ export function useMetrics(id: string, live: boolean): MetricPoint[] {
       if (point) setRecent((before) => [...before.slice(-KEEP), point]);
     });
     return () => source.close();
-  }, [id, live]);
+  }, [id, live, watched, refetch]);
   return [...(history.data?.points ?? []), ...recent];
 }
