@@ -13,8 +13,8 @@ from underpass.cli.arguments import complete_machine, duration
 __all__ = [
     "Allow", "At", "Balance", "Bandwidth", "Bind", "Burst", "Carrier", "Compression", "Connections",
     "Deny", "E2e", "Group", "Health", "Idle", "Machine", "Name", "PasswordStdin", "Port",
-    "PortRange", "ProxyProtocol", "Username", "amount", "asked", "given_password", "health_of", "source_of",
-    "target_of",
+    "PortRange", "ProxyProtocol", "Username", "amount", "asked", "given_password", "health_of",
+    "source_of", "target_of",
 ]  # fmt: skip
 
 _AMOUNT = re.compile(r"(\d{1,12}(?:\.\d{1,3})?)([kmg]i?)?b?")
