@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,13 +23,23 @@ from tests.gateway.gateways import (
     gateway,
 )
 from tests.links.loops import anyio_backend  # noqa: F401
+from tests.links.test_transports import until
 from underpass.core.errors import InvalidRequest
 from underpass.gateway.quic_front import QuicFront
 from underpass.links.dial import DialFailed, dial
+from underpass.links.link import Link
 from underpass.links.quic.dial import connect_quic
+from underpass.links.quic.kept import SESSIONS
 from underpass.links.transports.transport import Transport
 from underpass.links.trust import CertificateRejected
 from underpass.wire.handshake import HandshakeError, Refused
+
+
+def free_port() -> int:
+    """A port nobody has for TCP; for UDP few ever have one."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 @contextlib.asynccontextmanager
@@ -34,7 +47,7 @@ async def behind_udp(directory: Path) -> AsyncIterator[tuple[Gateway, str]]:
     """A plain gateway, and a URL at which only its UDP port answers."""
     async with gateway() as node:
         await node.listen_for_quic(certificate(directory))
-        cable = UdpCable(node.front.port)
+        cable = UdpCable(node.front.port, free_port())
         try:
             yield node, f"http://127.0.0.1:{cable.port}"
         finally:
@@ -175,3 +188,109 @@ async def test_somebody_in_between_with_a_certificate_of_their_own_is_noticed(
         for transport in between:
             transport.abort()
         await front.stop()
+
+
+class TestResumption:
+    """The second link to a gateway: one round trip less, and nothing that may not be repeated."""
+
+    @staticmethod
+    async def link(url: str) -> tuple[Link, Any]:
+        made = await dial(url, agent_identity(), transport="quic", pinned_key=NODE_PUBLIC)
+        transport: Any = made._transport
+        return made, transport
+
+    @staticmethod
+    async def kept(url: str) -> None:
+        """Wait until the session of the link before is kept."""
+        port = int(url.rpartition(":")[2])
+        await until(lambda: ("127.0.0.1", port, None, False) in SESSIONS._kept)
+
+    async def test_hello_goes_with_the_first_flight(self, tmp_path: Path) -> None:
+        async with behind_udp(tmp_path) as (node, url):
+            first, transport = await self.link(url)
+            assert not transport.quic.tls.session_resumed
+            await self.kept(url)
+            await first.close()
+            second, transport = await self.link(url)
+            assert transport.quic.tls.session_resumed
+            assert transport.quic.tls.early_data_accepted
+            held = node.registry.agent(AGENT_ID)
+            assert held is not None
+            assert held.id == second.id
+            far: Any = held._transport
+            assert far.binding == transport.binding != b""
+            await self.kept(url)  # and so on
+            await second.close()
+
+    async def test_a_first_flight_that_is_repeated_is_nothing(self, tmp_path: Path) -> None:
+        async with behind_udp(tmp_path) as (node, url):
+            port = int(url.rpartition(":")[2])
+            assert node.quic_front is not None
+            first, _ = await self.link(url)
+            await self.kept(url)
+            await first.close()
+            recorded: list[bytes] = []
+
+            def record(data: bytes, outward: bool) -> bool:
+                if outward and len(recorded) < 8:
+                    recorded.append(data)
+                return False
+
+            cable = UdpCable(node.quic_front.port)
+            cable.lose = record
+            key, other = ("127.0.0.1", port, None, False), ("127.0.0.1", cable.port, None, False)
+            session = SESSIONS.take(key)
+            assert session is not None
+            SESSIONS.keep(other, dataclasses.replace(session, address=("127.0.0.1", cable.port)))
+            second, transport = await self.link(f"http://127.0.0.1:{cable.port}")
+            assert transport.quic.tls.early_data_accepted
+            before = len(node.quic_front._sessions)
+            handshakes: list[Transport] = []
+            node.quic_front._on_link = lambda near, _: handshakes.append(near)
+            await second.close()
+            await until(lambda: node.quic_front is not None and not node.quic_front.connections)
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as thief:
+                for data in recorded:
+                    thief.sendto(data, ("127.0.0.1", node.quic_front.port))
+            await asyncio.sleep(0.2)
+            assert not handshakes  # HELLO was thrown away with the early data
+            assert len(node.quic_front._sessions) <= before + 1
+            cable.close()
+
+    async def test_a_gateway_that_has_forgotten_it_is_dialled_as_ever(self, tmp_path: Path) -> None:
+        async with behind_udp(tmp_path) as (node, url):
+            first, _ = await self.link(url)
+            await self.kept(url)
+            await first.close()
+            assert node.quic_front is not None
+            node.quic_front._sessions._given.clear()
+            second, transport = await self.link(url)
+            assert not transport.quic.tls.session_resumed
+            assert not transport.quic.tls.early_data_accepted
+            await second.close()
+
+    async def test_another_certificate_ends_it_and_is_dialled_anew(self, tmp_path: Path) -> None:
+        async with behind_udp(tmp_path) as (node, url):
+            first, transport = await self.link(url)
+            before = transport.binding
+            await self.kept(url)
+            await first.close()
+            assert node.quic_front is not None
+            port = node.quic_front.port
+            await node.quic_front.stop()
+            front = QuicFront(
+                host="127.0.0.1", port=port, certificate=certificate(tmp_path / "new"),
+                on_link=node.quic_front._on_link,
+            )  # fmt: skip
+            await front.start()
+            second, transport = await self.link(url)
+            assert transport.binding != before
+            await second.close()
+            await front.stop()
+
+    async def test_a_link_that_was_refused_leaves_no_session(self, tmp_path: Path) -> None:
+        async with behind_udp(tmp_path) as (_, url):
+            port = int(url.rpartition(":")[2])
+            with pytest.raises(Refused):
+                await dial(url, agent_identity(b"x" * 32), transport="quic", pinned_key=NODE_PUBLIC)
+            assert ("127.0.0.1", port, None, False) not in SESSIONS._kept

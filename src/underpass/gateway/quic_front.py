@@ -25,6 +25,7 @@ from underpass.gateway.certificate import Certificate
 from underpass.links.quic.half_open import HalfOpen
 from underpass.links.quic.packets import CID_LENGTH, destination, is_initial
 from underpass.links.quic.retry import RetryTokens, initial_token, retry_packet
+from underpass.links.quic.sessions import GivenSessions
 from underpass.links.quic.udp import Address, UdpSocket, bound_socket
 from underpass.links.transports.transport import Transport
 
@@ -82,6 +83,7 @@ class QuicFront:
             most=max_undecided, most_per_address=max_undecided_per_address
         )
         self._tokens = tokens or RetryTokens(time.monotonic)
+        self._sessions = GivenSessions(time.monotonic)
         self._sockets: list[UdpSocket] = []
         self._connections: dict[bytes, _Connection] = {}
         self._live: set[_Connection] = set()
@@ -220,6 +222,8 @@ class QuicFront:
             configuration=self._configuration,
             original_destination_connection_id=original or name,
             retry_source_connection_id=name if original is not None else None,
+            session_ticket_fetcher=self._sessions.take,
+            session_ticket_handler=self._sessions.add,
         )
         connection = _Connection(address_key(source[0]), proved=original is not None)
         transport = QuicTransport(

@@ -49,6 +49,8 @@ DialTransport = Literal["auto", "tcp", "websocket", "quic"]
 
 QUIC_TIMEOUT: Final = 5.0
 """Seconds for QUIC at most: UDP is answered soon or not at all."""
+RESUME_TIMEOUT: Final = 2.0
+"""Seconds for resuming a session, before QUIC is begun anew."""
 
 LINK_PATH: Final = "/api/v1/link"
 """Where a gateway takes links as WebSockets."""
@@ -219,14 +221,28 @@ class _Call:
                 code="quic_unverified",
                 hint="Enrol or sign in first (that pins the gateway's key), or give --fingerprint.",
             )
-        from underpass.links.quic.dial import connect_quic  # 12 MB only those who use it need
+        # 12 MB only those who use it need.
+        from underpass.links.quic.dial import connect_quic, resume_quic
+        from underpass.links.quic.kept import SESSIONS
 
+        where = self.address
+        key = (where.host, where.port, self.fingerprint, where.tls)
+        session = SESSIONS.take(key)
+        if session is not None:
+            try:
+                return await self._attempt(
+                    lambda: resume_quic(key, session, sessions=SESSIONS),
+                    min(self.timeout, RESUME_TIMEOUT),
+                )
+            except DialFailed as error:
+                _log.debug("quic_not_resumed", server=where.authority, code=error.code)
         return await self._attempt(
             lambda: connect_quic(
-                self.address.host,
-                self.address.port,
+                where.host,
+                where.port,
                 fingerprint=self.fingerprint,
-                verify=self.address.tls,
+                verify=where.tls,
+                sessions=SESSIONS,
             ),
             min(self.timeout, QUIC_TIMEOUT),
         )

@@ -80,6 +80,10 @@ class QuicTransport(BaseTransport):
         """Called when the peer has begun to speak (the accepting side waits for that)."""
         self.settled: Callable[[], None] | None = None
         """Called when the QUIC handshake is done: the peer receives where it says."""
+        self.trusted = False
+        """The link's handshake has succeeded."""
+        self.on_trusted: Callable[[], None] | None = None
+        """Called when it has."""
         self.on_connection_id: Callable[[bytes, bool], None] | None = None
         """Told (id, whether it is new) when the ids this end is addressed by change."""
         self._engine = QuicEngine(
@@ -87,7 +91,7 @@ class QuicTransport(BaseTransport):
             send,
             dialled=dialled,
             drained=self._drain,
-            failed=self._fail,
+            failed=self.give_up,
             sent=self._left,
         )
         self._over: Callable[[], None] | None = over
@@ -137,7 +141,7 @@ class QuicTransport(BaseTransport):
         if not self._framed:
             self._undecided += len(data)
             if self._undecided > MAX_UNDECIDED:
-                self._fail(TooLarge("The peer sent too much before it was asked to."))
+                self.give_up(TooLarge("The peer sent too much before it was asked to."))
                 return
         self._engine.received(data, size, address)
 
@@ -226,7 +230,9 @@ class QuicTransport(BaseTransport):
         if self._framed:
             return
         self._batch.end(flush=True)
-        self._framed = True
+        self._framed = self.trusted = True
+        if self.on_trusted is not None:
+            self.on_trusted()
         self._batch = WriteBatch(self._send_frames)
         early, self._early = self._early, deque()
         for frames in early:
@@ -308,7 +314,8 @@ class QuicTransport(BaseTransport):
         if not self._ended:
             self._loop.call_soon(self._end, None)
 
-    def _fail(self, error: UnderpassError) -> None:
+    def give_up(self, error: UnderpassError) -> None:
+        """End with *error*, and tell the peer its code."""
         self._end(error)
 
     def _terminated(self, code: int, reason: str) -> None:
