@@ -38,7 +38,8 @@ class Check:
     """What one step found.
 
     Attributes:
-        result: ``ok``, ``fail``, or ``skip`` when an earlier failure makes it moot.
+        result: ``ok``, ``fail``, or ``skip`` when an earlier failure makes it moot, or when it is
+            not to be had and nobody needs it.
         detail: what was found.
         hint: what to do about it.
     """
@@ -87,8 +88,12 @@ def checks(connection: Connection, state: Path) -> Iterator[Check]:
     reached = yield from _after(reached, "gateway", lambda: _ready(connection))
     yield from _after(reached, "clock", lambda: _clock(connection))
     token = yield from _after(reached, "login", lambda: _login(connection))
-    yield from _after(token, "link over TCP", lambda: _link(connection, "tcp"))
-    yield from _after(token, "link over WebSocket", lambda: _link(connection, "websocket"))
+    tcp = yield from _after(token, "link over TCP", lambda: _link(connection, "tcp"))
+    websocket = yield from _after(
+        token, "link over WebSocket", lambda: _link(connection, "websocket")
+    )
+    quic = yield from _after(name, "QUIC over UDP", lambda: _quic(connection))
+    yield from _after(token, "way chosen", lambda: _way(connection, tcp, websocket, quic))
     yield from _after(reached, "terminal WebSocket", lambda: _websocket(connection))
     yield _guarded("stored login", _stored_login)
     yield _guarded("state directory", lambda: _state(state))
@@ -235,6 +240,61 @@ def _link(connection: Connection, transport: Literal["tcp", "websocket"]) -> Che
         )  # fmt: skip
     pinned = "its key is the pinned one" if connection.gateway_key else "its key is not pinned"
     return Check(name, "ok", f"{spent * 1000:.0f} ms, {pinned}")
+
+
+def _quic(connection: Connection) -> Check:
+    """A QUIC handshake; that UDP does not get through is no failure, since TCP is tried first."""
+    from underpass.links.dial import GatewayAddress
+    from underpass.links.quic.probe import probe_quic
+
+    address = GatewayAddress.parse(connection.server)
+    try:
+        found = asyncio.run(
+            probe_quic(
+                address.host, address.port, fingerprint=connection.fingerprint,
+                verify=address.tls, timeout=TIMEOUT,
+            )
+        )  # fmt: skip
+    except (UnderpassError, OSError, TimeoutError) as error:
+        reason = str(error) or f"no answer within {TIMEOUT:g} s"
+        return Check(
+            "QUIC over UDP",
+            "fail" if connection.transport == "quic" else "skip",
+            f"UDP port {address.port} of {address.host}: {reason}",
+            "A firewall may drop UDP, or the gateway runs with --no-quic or behind an HTTP proxy.",
+        )
+    return Check(
+        "QUIC over UDP", "ok",
+        f"version {found.version}, round trip {found.rtt * 1000:.1f} ms,"
+        f" handshake {found.took * 1000:.0f} ms",
+    )  # fmt: skip
+
+
+def _way(connection: Connection, tcp: Check, websocket: Check, quic: Check) -> Check:
+    """Which way a link takes now, and why."""
+    from underpass.cli.links import client_link
+
+    async def taken() -> str:
+        async with client_link(connection, timeout=TIMEOUT) as link:
+            return link.carrier
+
+    carrier = asyncio.run(taken())
+    return Check(
+        "way chosen", "ok", f"{carrier}: {_why(connection, carrier, tcp, websocket, quic)}"
+    )
+
+
+def _why(connection: Connection, carrier: str, tcp: Check, websocket: Check, quic: Check) -> str:
+    if connection.transport != "auto":
+        return f"asked for by --transport {connection.transport}"
+    beside = "QUIC would get through, too" if quic.result == "ok" else "QUIC does not get through"
+    if carrier in ("tcp", "tls"):
+        return f"it gets through and costs least; {beside}, and is for paths that lose packets"
+    first = f"TCP does not get through ({tcp.detail})" if tcp.result == "fail" else "see above"
+    if carrier == "websocket":
+        return f"{first}; {beside}"
+    second = " nor does a WebSocket" if websocket.result == "fail" else ""
+    return f"{first},{second}" if second else first
 
 
 def _websocket(connection: Connection) -> Check:

@@ -122,6 +122,17 @@ class QuicTransport(BaseTransport):
         """
         await asyncio.shield(self._connected)
 
+    @property
+    def version(self) -> int:
+        """QUIC's version number (RFC 9000, 15)."""
+        core = getattr(self.quic, "_core", None)
+        return 0 if core is None else int(core.version)
+
+    @property
+    def rtt(self) -> float | None:
+        """Seconds to the peer and back, smoothed."""
+        return self._engine.rtt
+
     def unreachable(self, error: OSError) -> None:
         """The network says that nobody is there; counts only before there is a connection."""
         if not self._connected.done():
