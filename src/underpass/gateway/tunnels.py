@@ -30,6 +30,7 @@ from underpass.gateway.entrypoints.socks5 import Socks5EntryPoint, check_open
 from underpass.gateway.entrypoints.tcp import TcpEntryPoint
 from underpass.gateway.entrypoints.udp import UdpEntryPoint
 from underpass.gateway.registry import LinkRegistry
+from underpass.gateway.usage_book import UsageBook, UsageRows
 from underpass.links.ports import addresses_of
 
 __all__ = ["FLUSH", "RECHECK", "TICK", "Tunnels"]
@@ -58,7 +59,7 @@ _KINDS: Final[dict[str, type[EntryPoint]]] = {
 }
 
 
-class MappingsLike(Protocol):
+class MappingsLike(UsageRows, Protocol):
     """Where mappings are stored (``control.mappings.Mappings``)."""
 
     async def active(self) -> list[Mapping]: ...
@@ -66,16 +67,6 @@ class MappingsLike(Protocol):
     async def set_status(
         self, mapping_id: str, status: Literal["active", "error"], error: str | None = None
     ) -> bool: ...
-
-    async def add_usage(
-        self,
-        mapping_id: str,
-        *,
-        connections: int = 0,
-        sent: int = 0,
-        received: int = 0,
-        last_active_at: float | None = None,
-    ) -> None: ...
 
 
 @dataclass(slots=True)
@@ -126,7 +117,7 @@ class Tunnels:
         self.probes = Probes(
             surroundings.router, surroundings.rights, clock, HealthNews(surroundings.refusals, bus)
         )
-        self._writing = asyncio.Lock()
+        self._usage = UsageBook(mappings)
         self._supervisor = Supervisor("tunnels")
 
     def __len__(self) -> int:
@@ -156,7 +147,7 @@ class Tunnels:
         """Give all ports back, end everything, write what has passed. Idempotent."""
         try:
             # Not while totals are being written: nobody would know whether they were.
-            async with asyncio.timeout(STOP_TIMEOUT), self._writing:
+            async with asyncio.timeout(STOP_TIMEOUT), self._usage.writing:
                 await self._supervisor.close()
         except TimeoutError:
             await self._supervisor.close()
@@ -174,7 +165,7 @@ class Tunnels:
         try:
             async with asyncio.timeout(STOP_TIMEOUT):
                 for entry in still_open:
-                    await self._flush(entry)
+                    await self._usage.write(entry)
         except TimeoutError:
             _log.error("usage_lost", waited=STOP_TIMEOUT)
 
@@ -319,7 +310,7 @@ class Tunnels:
 
     async def _end(self, entry: EntryPoint, reason: str) -> None:
         await self._close(entry, reason)
-        await self._flush(entry)
+        await self._usage.write(entry)
 
     @staticmethod
     async def _close(entry: EntryPoint, reason: str) -> None:
@@ -380,27 +371,7 @@ class Tunnels:
 
     async def flush(self) -> None:
         """Write what has passed since the last time to the mappings' rows."""
-        async with self._writing:
-            for each in tuple(self._open.values()):
-                await self._flush(each.entry)
-
-    async def _flush(self, entry: EntryPoint) -> None:
-        usage = entry.traffic.take()
-        if not usage:
-            return
-        try:
-            await self._mappings.add_usage(
-                entry.mapping.id, connections=usage.connections, sent=usage.sent,
-                received=usage.received, last_active_at=usage.last_active_at,
-            )  # fmt: skip
-        except _DATABASE as error:
-            entry.traffic.give_back(usage)
-            _log.warning("usage_not_kept", mapping=entry.mapping.id, error=str(error)[:300])
-            return
-        entry.traffic.keep(usage)
-        kind = entry.mapping.protocol
-        metrics.STREAM_BYTES.labels(kind, "to_agent").inc(usage.sent)
-        metrics.STREAM_BYTES.labels(kind, "from_agent").inc(usage.received)
+        await self._usage.write_all(each.entry for each in self._open.values())
 
     async def _watch(self) -> None:
         """Look at the owners' permissions every few seconds and at once when something changed."""

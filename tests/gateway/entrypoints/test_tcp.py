@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 import socket
 from dataclasses import replace
 from pathlib import Path
@@ -47,6 +48,18 @@ async def first_line(reader: asyncio.StreamReader, writer: asyncio.StreamWriter)
     await writer.drain()
 
 
+def _free_run(count: int) -> int:
+    """The first of *count* ports in a row; not of those that come by themselves to whoever asks
+    for any, which others take meanwhile."""
+    for _ in range(100):
+        first = 20_000 + secrets.randbelow(10_000)
+        with contextlib.ExitStack() as taken, contextlib.suppress(OSError):
+            for port in range(first, first + count):
+                taken.enter_context(socket.create_server(("127.0.0.1", port)))
+            return first
+    raise AssertionError("no ports are free")
+
+
 class TestPassing:
     async def test_half_close_is_kept_both_ways(self) -> None:
         async with world() as here, serving(after_the_end) as target:
@@ -82,8 +95,7 @@ class TestPassing:
 
     async def test_a_range_leads_to_a_range(self) -> None:
         async with world() as here, serving(echo) as target:
-            with socket.create_server(("127.0.0.1", 0)) as probe:
-                first = probe.getsockname()[1]
+            first = _free_run(3)
             source = Source(port=first, port_range=(first, first + 2))
             wanted = mapping(port=target - 2, source=source)
             await here.tunnels.open(wanted)
