@@ -207,7 +207,7 @@ class TestOpening:
         async with world() as here:
             client = here.person(BOB)
             stream = await client.open("tcp:127.0.0.1:22", META)
-            assert metrics.STREAMS.labels("tcp")._value.get() == 1
+            assert metrics.STREAMS.labels("tcp").value == 1
             assert len(here.streams) == 1
             stream.write(b"hello")
             await stream.write_eof()
@@ -218,7 +218,7 @@ class TestOpening:
             assert here.opened == [("tcp:127.0.0.1:22", {"user": {"id": "u-2", "username": "bob"}})]
             await until(lambda: here.events.named("stream.closed"))
             assert len(here.streams) == 0
-            assert metrics.STREAMS.labels("tcp")._value.get() == 0
+            assert metrics.STREAMS.labels("tcp").value == 0
             (opened,) = here.events.named("stream.opened")
             assert opened["actor"] is BOB
             assert opened["rule"] == "allowed_users"
@@ -634,7 +634,7 @@ class TestGuests:
                 while await stream.read():
                     pass
             assert cut.value.code == "guest_traffic"
-            assert metrics.STREAMS.labels("tcp")._value.get() == 0
+            assert metrics.STREAMS.labels("tcp").value == 0
 
     async def test_a_guests_own_link_is_the_machine(self) -> None:
         async with world(agent=False) as here:

@@ -151,7 +151,7 @@ class TestChoice:
                 assert not isinstance(stream, CarrierStream)
                 stream.abort()
             assert len(pool) == 0
-            opens = metrics.STREAM_OPENS.labels(target.partition(":")[0], "ok")._value.get()
+            opens = metrics.STREAM_OPENS.labels(target.partition(":")[0], "ok").value
             assert opens >= 2
 
     async def test_unix_targets_may(self) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
+from underpass.core.tallies import CounterTallies, GaugeTallies
+
 __all__ = [
     "CONTENT_TYPE",
     "DATAGRAMS",
@@ -48,8 +50,8 @@ QUIC_FIRST_PACKETS = Counter(
     "underpass_quic_first_packets_total", "First packets of QUIC connections, by what was done.",
     ["verdict"], registry=REGISTRY,
 )  # fmt: skip
-STREAMS = Gauge("underpass_streams", "Open streams.", ["kind"], registry=REGISTRY)
-STREAM_OPENS = Counter(
+STREAMS = GaugeTallies("underpass_streams", "Open streams.", ["kind"], registry=REGISTRY)
+STREAM_OPENS = CounterTallies(
     "underpass_stream_opens_total", "Stream openings by outcome.", ["kind", "outcome"],
     registry=REGISTRY,
 )  # fmt: skip
@@ -67,11 +69,11 @@ DECLARATIONS = Counter(
     "underpass_declarations_total", "Lists of mappings that machines declared, by outcome.",
     ["outcome"], registry=REGISTRY,
 )  # fmt: skip
-MAPPING_CONNECTIONS = Gauge(
+MAPPING_CONNECTIONS = GaugeTallies(
     "underpass_mapping_connections", "Open connections and flows of mappings.", ["protocol"],
     registry=REGISTRY,
 )  # fmt: skip
-MAPPING_OPENED = Counter(
+MAPPING_OPENED = CounterTallies(
     "underpass_mapping_opened_total", "Connections and flows that reached their target.",
     ["protocol"], registry=REGISTRY,
 )  # fmt: skip

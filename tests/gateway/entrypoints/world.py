@@ -174,9 +174,9 @@ class World:
     def at_rest(self) -> bool:
         """Whether nothing is left of what was open."""
         gauges = [
-            metrics.MAPPING_CONNECTIONS.labels(protocol)._value.get()
+            metrics.MAPPING_CONNECTIONS.labels(protocol).value
             for protocol in ("tcp", "udp", "socks5")
-        ] + [metrics.STREAMS.labels(kind)._value.get() for kind in ("tcp", "udp")]
+        ] + [metrics.STREAMS.labels(kind).value for kind in ("tcp", "udp")]
         return not (
             any(gauges)
             or self.tunnels.active

@@ -10,8 +10,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import struct
-from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
 from underpass.control.mapping import Limits
 from underpass.core.clock import Clock
@@ -23,11 +22,35 @@ from underpass.links.sockets import SocketStream
 from underpass.links.splice import can_splice
 from underpass.links.stream import Stream
 
-__all__ = ["Shape"]
+__all__ = ["Shape", "Shaping"]
 
 _PACING: Final = getattr(socket, "SO_MAX_PACING_RATE", 47)
 """Linux; Python has no name for it."""
 _UNPACED: Final = 0xFFFFFFFF
+
+
+class Shaping:
+    """A user's end while it is under a :class:`Shape`.
+
+    Args:
+        stream: what is to be relayed.
+        listed: sets the shape finds it in meanwhile, each with its entry.
+    """
+
+    __slots__ = ("_listed", "_stream")
+
+    def __init__(self, stream: Stream, listed: tuple[tuple[set[Any], object], ...]) -> None:
+        self._stream = stream
+        self._listed = listed
+
+    def __enter__(self) -> Stream:
+        for entries, entry in self._listed:
+            entries.add(entry)
+        return self._stream
+
+    def __exit__(self, *_: object) -> None:
+        for entries, entry in self._listed:
+            entries.discard(entry)
 
 
 class Shape:
@@ -61,9 +84,9 @@ class Shape:
             self._restrain(stream)
         self._pace()
 
-    @contextlib.contextmanager
-    def around(self, stream: Stream, remote: Stream) -> Iterator[Stream]:
-        """*stream*, a user's end of what is relayed to *remote*, within the limits."""
+    def around(self, stream: Stream, remote: Stream) -> Shaping:
+        """``with`` it gives *stream*, a user's end of what is relayed to *remote*, within the
+        limits."""
         if (
             not (self._is_limited or self.allowance.is_metered)
             and can_splice(stream, remote)
@@ -71,21 +94,10 @@ class Shape:
             and isinstance(remote, SocketStream)
         ):
             pair = (stream, remote)
-            self._spliced.add(pair)
-            self.allowance.spliced.add(pair)
-            try:
-                yield stream
-            finally:
-                self._spliced.discard(pair)
-                self.allowance.spliced.discard(pair)
-        else:
-            limitable = LimitableStream(stream)
-            self._restrain(limitable)
-            self._limitable.add(limitable)
-            try:
-                yield limitable
-            finally:
-                self._limitable.discard(limitable)
+            return Shaping(stream, ((self._spliced, pair), (self.allowance.spliced, pair)))
+        limitable = LimitableStream(stream)
+        self._restrain(limitable)
+        return Shaping(limitable, ((self._limitable, limitable),))
 
     def admits(self, size: int, *, sent: bool) -> bool:
         """Whether a datagram of *size* bytes may pass now; one that may not is dropped.
