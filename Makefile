@@ -35,7 +35,8 @@ dev: ## Only the set-up that `test` and `check` need
 
 # UNDERPASS_E2E=forked: see tests/e2e/forked.py; with any other value each program starts anew.
 test: dev web-test ## Every test (PYTEST_ARGS="…" go to pytest)
-	@UNDERPASS_E2E=$${UNDERPASS_E2E-forked} $(PY) -m pytest -n auto --dist loadfile $(PYTEST_ARGS)
+	@UNDERPASS_E2E=$${UNDERPASS_E2E-forked} $(PY) -m pytest -n auto --dist loadfile --no-loadscope-reorder \
+		$(PYTEST_ARGS)
 
 test-long: dev ## The stress tests that `make test` leaves out
 	@$(PY) -m pytest -m long -n auto $(PYTEST_ARGS)

@@ -11,6 +11,7 @@ import inspect
 import os
 import re
 import shutil
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -76,7 +77,14 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Skip a test marked ``needs("program")`` when the program is missing; CI fails on any skip."""
+    """Skip a test marked ``needs("program")`` when the program is missing; CI fails on any skip.
+
+    Test processes take files in this order (``--no-loadscope-reorder``): first those of tests/e2e,
+    so that what is left at the end is short.
+    """
+    if hasattr(config, "workerinput"):
+        sizes = Counter(item.path for item in items)
+        items.sort(key=lambda item: ("e2e" not in item.path.parts, -sizes[item.path]))
     for item in items:
         for mark in item.iter_markers("needs"):
             for program in mark.args:

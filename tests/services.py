@@ -26,6 +26,7 @@ import pytest
 from sqlalchemy import delete
 
 from tests.migrated import aside, migrated_file
+from tests.ports import free_port
 from underpass.store.db.database import Database
 from underpass.store.db.models import Base
 
@@ -79,12 +80,6 @@ def _need(program: str, *more_places: str) -> str:
     return found
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def _directory(name: str, owner: str | None = None) -> Path:
     path = Path(tempfile.mkdtemp(prefix=f"underpass-{name}-"))
     path.chmod(0o755)
@@ -128,7 +123,7 @@ def _start_postgresql() -> tuple[Service, Path]:
         {"user": "postgres", "group": "postgres", "extra_groups": []} if root else {}
     )
     directory = _directory("postgresql", "postgres" if root else None)
-    data, port = str(directory / "data"), _free_port()
+    data, port = str(directory / "data"), free_port()
     subprocess.run(
         [initdb, "-D", data, "-U", "postgres", "-A", "trust", "--no-sync", "-E", "UTF8",
          "--locale=C.UTF-8"],
@@ -165,7 +160,7 @@ async def _make_postgresql(port: int, name: str) -> None:
 def _start_mariadb() -> tuple[Service, Path]:
     install, mariadbd = _need("mariadb-install-db"), _need("mariadbd")
     directory = _directory("mariadb")
-    data, port = directory / "data", _free_port()
+    data, port = directory / "data", free_port()
     user = ["--user=root"] if os.getuid() == 0 else []
     subprocess.run(
         [install, "--no-defaults", f"--datadir={data}", "--skip-test-db",

@@ -10,7 +10,6 @@ import contextlib
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -23,6 +22,7 @@ import httpx
 import psutil
 
 from tests.e2e.forked import Forked, fork
+from tests.ports import free_port
 
 __all__ = ["ADMIN", "PASSWORD", "AgentProgram", "GatewayProgram", "eventually", "free_port", "run"]
 
@@ -31,13 +31,6 @@ PASSWORD = "correct horse battery"
 FORKED = os.environ.get("UNDERPASS_E2E") == "forked"
 """See :mod:`tests.e2e.forked`."""
 UNDERPASS = [sys.executable, "-m", "underpass.cli.main"]
-
-
-def free_port() -> int:
-    """A TCP port nobody listens on right now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def eventually(probe: Callable[[], Any], timeout: float = 15.0, what: str = "it") -> Any:
