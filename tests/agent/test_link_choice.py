@@ -90,3 +90,36 @@ def test_quic_that_is_no_better_or_not_to_be_had_is_left_alone() -> None:
     choice.quic_failed(1000)
     assert ended(choice, "tls", poor=True, now=1001) == "auto"
     assert ended(choice, "websocket", poor=True, now=1001) == "websocket"
+
+
+def test_quic_that_fell_silent_is_left_alone_and_the_usual_ways_come_first() -> None:
+    choice = LinkChoice()
+    assert ended(choice, "quic", took=SLOW) == "quic"
+    choice.ended("quic", dialled_in=0.1, poor=False, now=10, silent=True)
+    assert choice.first() == "auto"
+    assert choice.why == "quic fell silent"
+    assert ended(choice, "tls", poor=True, now=20) == "auto"
+    assert ended(choice, "tls", poor=True, now=10 + LEAVE_QUIC) == "quic"
+    assert choice.why == "tls stalled"
+
+
+def test_what_may_be_better_than_the_link_there_is() -> None:
+    choice = LinkChoice()
+    assert choice.better("websocket", poor=False, now=0) == "tcp"
+    assert choice.better("quic", poor=False, now=0) == "tcp"
+    assert choice.better("tls", poor=False, now=0) is None
+    for carrier in ("tcp", "tls", "websocket"):
+        assert choice.better(carrier, poor=True, now=0) == "quic"  # type: ignore[arg-type]
+    choice.quic_failed(0)
+    assert choice.better("tcp", poor=True, now=1) is None
+    assert choice.better("tcp", poor=True, now=LEAVE_QUIC) == "quic"
+
+
+def test_the_better_way_is_dialled_next_whatever_ended() -> None:
+    choice = LinkChoice()
+    choice.prefer("tcp", 0)
+    assert ended(choice, "websocket") == "tcp"
+    assert "better" in choice.why
+    choice.prefer("quic", 10)
+    assert ended(choice, "tcp", poor=True, now=10) == "quic"
+    assert choice.better("quic", poor=False, now=20) is None  # TCP stalled: stay

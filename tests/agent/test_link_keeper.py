@@ -20,7 +20,7 @@ from underpass.core.clock import ManualClock
 from underpass.core.errors import UnderpassError
 from underpass.core.supervisor import Supervisor
 from underpass.links.dial import DialFailed, dial
-from underpass.links.link import Link
+from underpass.links.link import Link, LinkEnd, Opening
 from underpass.links.memory import memory_links
 from underpass.wire.handshake import AgentIdentity, Established, Refused
 
@@ -68,6 +68,12 @@ class Script:
         return LinkKeeper(
             "http://gw", agent_identity(), dial=self.dial, clock=self.clock, **options
         )
+
+
+async def _accepted(opening: Opening) -> None:
+    stream = opening.accept()
+    await stream.read()
+    await stream.close()
 
 
 def down() -> DialFailed:
@@ -250,6 +256,49 @@ class TestLinks:
             await script.far[0].close()
             await until(lambda: len(script.calls) == 2)
         assert script.calls[1]["transport"] == "quic"
+
+    async def test_a_better_way_is_taken_while_nothing_is_carried(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("underpass.agent.link_keeper.BETTER_EVERY", 0.01)
+        script = Script(None, None)
+        script.carrier = "websocket"
+        tried: list[str] = []
+
+        async def probe(server: str, identity: AgentIdentity, way: str, **_: Any) -> float:
+            tried.append(way)
+            if len(tried) < 3:
+                raise down()
+            return 0.01
+
+        async with Supervisor("t") as supervisor:
+            keeper = script.keeper(probe=probe)
+            supervisor.start(keeper.run(), "keeper")
+            await until(lambda: script.far)
+            script.far[0].on_open(lambda opening: _accepted(opening))
+            assert keeper.link is not None
+            stream = await keeper.link.open("x")
+            await asyncio.sleep(0.1)
+            assert not tried  # never under somebody's hands
+            await stream.close()
+            stream.abort()
+            await until(lambda: len(script.calls) == 2)
+        assert tried[:3] == ["tcp", "tcp", "tcp"]
+        assert [call["transport"] for call in script.calls[:2]] == ["auto", "tcp"]
+
+    async def test_quic_that_falls_silent_is_followed_by_the_usual_ways(self) -> None:
+        script = Script(None, None)
+        script.carrier = "quic"
+        async with Supervisor("t") as supervisor:
+            keeper = script.keeper()
+            supervisor.start(keeper.run(), "keeper")
+            await until(lambda: keeper.link)
+            assert keeper.link is not None
+            keeper._dialled_in = 9.0  # found late, so it would be tried first again
+            keeper.link._mux.ended(LinkEnd("peer_silent", "Nothing came."))
+            await until(lambda: len(script.calls) == 2)
+        assert script.calls[1]["transport"] == "auto"
+        assert keeper._choice.why == "quic fell silent"
 
     async def test_a_fixed_transport_stays(self) -> None:
         script = Script(None, None)

@@ -6,6 +6,11 @@
 - QUIC that worked because the TCP ways took long to fail is tried first for an hour.
 - When a TCP or WebSocket link *stalled*, QUIC is tried first for the next one; if that stalls as
   well or is not to be had, it is left alone for ten minutes.
+- QUIC that fell silent (UDP is blocked from some moment on) is left alone as long, and the usual
+  ways come first.
+- A link that is not the best there could be is looked after: :meth:`LinkChoice.better` says what is
+  worth a try while it carries nothing. Over WebSocket or QUIC that is TCP; over TCP or WebSocket
+  that stalls, QUIC.
 
 **Measured** is what people feel: the round trip of pings through the link itself, every ten
 seconds. A ping stalls when it takes longer than the quickest by more than 0.2 s, and by more than
@@ -17,7 +22,7 @@ no fewer than six) stalled.
 from __future__ import annotations
 
 from collections import deque
-from typing import Final
+from typing import Final, Literal
 
 from underpass.links.dial import DialTransport
 from underpass.links.transports.transport import Carrier
@@ -60,18 +65,47 @@ class LinkChoice:
         self._next: DialTransport = "auto"
         self._quic_until = float("-inf")
         self._no_quic_until = float("-inf")
+        self.why = "nothing is known of other ways"
+        """Why the last :meth:`first` was what it was."""
+        self._next_why = ""
 
     def first(self) -> DialTransport:
         """What to dial now; ``auto`` after that, until a link tells otherwise."""
         first, self._next = self._next, "auto"
+        self.why, self._next_why = self._next_why or "the usual ways in order", ""
         return first
+
+    def _say(self, first: DialTransport, why: str) -> None:
+        self._next, self._next_why = first, why
+
+    def better(self, carrier: Carrier, *, poor: bool, now: float) -> Literal["tcp", "quic"] | None:
+        """A way that may be better than the link there is, if one is known."""
+        if poor and carrier != "quic":
+            return "quic" if now >= self._no_quic_until else None
+        if carrier == "websocket" or (carrier == "quic" and now >= self._quic_until):
+            return "tcp"
+        return None
+
+    def prefer(self, way: Literal["tcp", "quic"], now: float) -> None:
+        """*way* was tried while the link idled, and works."""
+        self._say(way, f"{way} works and is better than the link before")
+        if way == "quic":
+            self._quic_until = now + PREFER_QUIC
 
     def quic_failed(self, now: float) -> None:
         """QUIC was tried first, and did not get through."""
         self._quic_until = now
         self._no_quic_until = now + LEAVE_QUIC
 
-    def ended(self, carrier: Carrier, *, dialled_in: float, poor: bool, now: float) -> None:
+    def ended(
+        self,
+        carrier: Carrier,
+        *,
+        dialled_in: float,
+        poor: bool,
+        now: float,
+        silent: bool = False,
+    ) -> None:
         """A link is over.
 
         Args:
@@ -79,15 +113,23 @@ class LinkChoice:
             dialled_in: seconds its dial took.
             poor: what its :class:`PathQuality` said.
             now: seconds on a monotonic clock.
+            silent: it ended because nothing came any more.
         """
+        if self._next_why:
+            return  # it was given up for a better one
         if carrier == "quic":
+            if silent:
+                self.quic_failed(now)
+                self._say("auto", "quic fell silent")
+                return
             if poor:
                 self.quic_failed(now)
             elif dialled_in >= SLOW:
                 self._quic_until = now + PREFER_QUIC
-            self._next = "quic" if now < self._quic_until else "auto"
+            if now < self._quic_until:
+                self._say("quic", "quic served well before")
         elif poor and now >= self._no_quic_until:
             self._quic_until = now + PREFER_QUIC
-            self._next = "quic"
+            self._say("quic", f"{carrier} stalled")
         elif carrier == "websocket":
-            self._next = "websocket"
+            self._say("websocket", "websocket worked before")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Final, Protocol
+from typing import Final, Literal, Protocol
 
 import structlog
 
@@ -19,6 +19,7 @@ from underpass.core.jitter import Jitter, backoff, spread
 from underpass.core.supervisor import Supervisor
 from underpass.links.dial import DialTransport, dial
 from underpass.links.link import Link, LinkEnd
+from underpass.links.probe import probe_way
 from underpass.wire.handshake import AgentIdentity, Established, Refused
 
 __all__ = ["Dial", "LinkKeeper"]
@@ -38,6 +39,10 @@ DISPLACED_WAIT: Final = (20.0, 60.0)
 MAX_RETRY_AFTER: Final = 60.0
 MEASURE_EVERY: Final = 10.0
 """Seconds between two looks at the link's round trip; as often as the link pings."""
+BETTER_EVERY: Final = 300.0
+"""Seconds from one look for a better way to the next, while the link carries nothing."""
+BETTER_CAP: Final = 3600.0
+"""The same after many that found nothing."""
 
 
 class Dial(Protocol):
@@ -56,6 +61,20 @@ class Dial(Protocol):
     ) -> Link: ...
 
 
+class ProbeWay(Protocol):
+    """Tries a way (``links.probe.probe_way``)."""
+
+    async def __call__(
+        self,
+        server: str,
+        identity: AgentIdentity,
+        way: Literal["tcp", "quic"],
+        *,
+        fingerprint: str | None,
+        pinned_key: bytes | None,
+    ) -> float: ...
+
+
 class LinkKeeper:
     """One agent's link.
 
@@ -72,6 +91,7 @@ class LinkKeeper:
             when the link ends.
         on_established: told what each handshake found.
         dial: makes links (for tests).
+        probe: tries a way without making a link (for tests).
         jitter: spreads the waits.
         clock: tells how long links lived.
     """
@@ -89,6 +109,7 @@ class LinkKeeper:
         linked: Callable[[Link], Awaitable[None]] | None = None,
         on_established: Callable[[Established], None] = lambda _established: None,
         dial: Dial = dial,
+        probe: ProbeWay = probe_way,
         jitter: Jitter = spread,
         clock: Clock | None = None,
     ) -> None:
@@ -102,6 +123,7 @@ class LinkKeeper:
         self._linked = linked
         self._on_established = on_established
         self._dial = dial
+        self._probe = probe
         self._jitter = jitter
         self._clock = clock or SystemClock()
         self._choice = LinkChoice()
@@ -166,11 +188,12 @@ class LinkKeeper:
         except Refused:
             raise
         except UnderpassError as error:
-            if transport == self._transport or transport != "quic":
+            if transport == self._transport or transport not in ("quic", "tcp"):
                 raise
             # A guess that failed is nobody's trouble: the usual ways follow at once.
-            _log.debug("quic_link_failed", code=error.code, reason=str(error))
-            self._choice.quic_failed(self._clock.monotonic())
+            _log.debug("guess_failed", way=transport, code=error.code, reason=str(error))
+            if transport == "quic":
+                self._choice.quic_failed(self._clock.monotonic())
             link = await self._dial_by("auto")
         self._dialled_in = self._clock.monotonic() - began
         self._known = True
@@ -192,18 +215,23 @@ class LinkKeeper:
         self._on_established(established)
 
     async def _live(self, link: Link) -> LinkEnd:
-        _log.info("link_up", server=self._server, carrier=link.carrier, link=link.id)
+        why = "asked for" if self._transport != "auto" else self._choice.why
+        _log.info("link_up", server=self._server, carrier=link.carrier, link=link.id, why=why)
         self.attempts = 0
         self._link = link
         quality = PathQuality()
+        end: LinkEnd | None = None
         try:
             async with Supervisor("agent link", on_failure=_failed) as supervisor:
                 self._prepare(link)
                 link.start()
                 supervisor.start(_measure(link, quality), "measure")
+                if self._transport == "auto":
+                    supervisor.start(self._seek(link, quality), "seek")
                 if self._linked is not None:
                     supervisor.start(_run(self._linked, link), "linked")
-                return await link.wait_closed()
+                end = await link.wait_closed()
+                return end
         finally:
             self._link = None
             self._choice.ended(
@@ -211,8 +239,39 @@ class LinkKeeper:
                 dialled_in=self._dialled_in,
                 poor=quality.poor,
                 now=self._clock.monotonic(),
+                silent=end is not None and end.code == "peer_silent",
             )
             await link.close("going_away", "The agent is stopping.")
+
+    async def _seek(self, link: Link, quality: PathQuality) -> None:
+        """Look for a better way while the link carries nothing, and give the link up for it."""
+        wait = BETTER_EVERY
+        while True:
+            await asyncio.sleep(wait)
+            now = self._clock.monotonic()
+            way = self._choice.better(link.carrier, poor=quality.poor, now=now)
+            if way is None or link.streams:
+                continue
+            try:
+                took = await self._probe(
+                    self._server,
+                    self._identity,
+                    way,
+                    fingerprint=self._fingerprint,
+                    pinned_key=self._pinned_key,
+                )
+            except UnderpassError as error:
+                _log.debug("no_better_way", way=way, code=error.code)
+                if way == "quic":
+                    self._choice.quic_failed(now)
+                wait = min(2 * wait, BETTER_CAP)
+                continue
+            if link.streams:
+                continue  # somebody came in the meantime
+            self._choice.prefer(way, now)
+            _log.info("better_way", before=link.carrier, now=way, answered_in=round(took, 3))
+            await link.close("better_way", f"Coming back over {way}.")
+            return
 
     def _tell(self, error: UnderpassError, wait: float) -> None:
         # The first failures of a restart are no news; a gateway that stays away is.

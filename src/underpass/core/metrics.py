@@ -16,6 +16,7 @@ __all__ = [
     "HTTP_REQUESTS",
     "HTTP_SECONDS",
     "LINKS",
+    "LINKS_MADE",
     "LINK_HANDSHAKES",
     "MAPPINGS",
     "MAPPING_CONNECTIONS",
@@ -45,6 +46,10 @@ LINKS = Gauge("underpass_links", "Established links.", ["role"], registry=REGIST
 LINK_HANDSHAKES = Counter(
     "underpass_link_handshakes_total", "Link handshakes by outcome.", ["role", "outcome"],
     registry=REGISTRY,
+)  # fmt: skip
+LINKS_MADE = Counter(
+    "underpass_links_made_total", "Links made, by who dialled and what carries them.",
+    ["role", "carrier"], registry=REGISTRY,
 )  # fmt: skip
 QUIC_FIRST_PACKETS = Counter(
     "underpass_quic_first_packets_total", "First packets of QUIC connections, by what was done.",

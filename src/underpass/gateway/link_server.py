@@ -180,6 +180,7 @@ class LinkServer:
             if not self._handshakes[host]:
                 del self._handshakes[host]
         metrics.LINK_HANDSHAKES.labels(link.peer.role, "ok").inc()
+        metrics.LINKS_MADE.labels(link.peer.role, link.carrier).inc()
         await self._live(link, admission)
 
     async def _live(self, link: Link, admission: Admission) -> None:
