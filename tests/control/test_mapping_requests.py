@@ -140,6 +140,8 @@ def test_protocols_of_a_later_version(protocol: str) -> None:
         (TCP | {"options": {"e2e": True}}, "options.e2e"),
         (SOCKS | AT_AGENT | {"options": {"e2e": True}}, "options.e2e"),
         (UDP | AT_AGENT | {"options": {"e2e": True}}, "options.e2e"),
+        (TCP | {"balance": ""}, "balance"),
+        (TCP | {"options": {"balance": False}}, "balance"),
         (TCP | AT_AGENT | {"options": {"e2e": True, "proxy_protocol": "v2"}},
          "options.proxy_protocol"),
         (TCP | AT_AGENT | {"options": {"e2e": True, "accept_proxy_protocol": True}},

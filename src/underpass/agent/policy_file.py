@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from pathlib import Path
 from typing import Any, Final, get_args
@@ -11,6 +10,7 @@ import yaml
 
 from underpass.agent.policy import LOOPBACK, Kind, Policy, Rule, is_plain
 from underpass.agent.yaml_text import MAX_FILE, compose, line_of
+from underpass.core.addresses import network_of
 from underpass.core.errors import InvalidRequest
 
 __all__ = ["MAX_FILE", "PolicyError", "load_policy", "parse_policy"]
@@ -153,7 +153,7 @@ class _Reader:
                 networks += LOOPBACK
                 continue
             try:
-                networks.append(ipaddress.ip_network(text, strict=False))
+                networks.append(network_of(text))
                 continue
             except ValueError:
                 pass

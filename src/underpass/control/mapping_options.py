@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -10,6 +9,7 @@ from dataclasses import fields, replace
 from typing import Any, Final, cast
 
 from underpass.control.mapping import Balancing, Health, Limits, Options
+from underpass.core.addresses import network_of
 from underpass.core.errors import InvalidRequest
 
 __all__ = [
@@ -168,7 +168,7 @@ def changed_balancing(balancing: Balancing, wanted: Mapping[str, Any]) -> Balanc
         InvalidRequest: a value is malformed or unknown.
     """
     if "balance" in wanted:
-        value = wanted["balance"] or "round_robin"
+        value = "round_robin" if wanted["balance"] is None else wanted["balance"]
         value = one_of("balance", value, "round_robin", "least_connections")
         balancing = replace(balancing, balance=value)
     if "health" in wanted:
@@ -238,7 +238,7 @@ def _networks(field: str, value: object) -> tuple[str, ...]:
         if not isinstance(text, str) or len(text) > 64 or not _NETWORK.fullmatch(text):
             raise bad(f"{field}[{number}]", "must be a network such as 192.0.2.0/24")
         try:
-            found.append(str(ipaddress.ip_network(text, strict=False)))
+            found.append(str(network_of(text)))
         except ValueError:
             raise bad(f"{field}[{number}]", "must be a network such as 192.0.2.0/24") from None
     return tuple(dict.fromkeys(found))

@@ -58,6 +58,18 @@ async def test_bad_bodies_are_400_and_name_the_field(app: App, content: bytes, t
     assert "yyyy" not in answer.text, "what was sent is not sent back"
 
 
+async def test_what_utf_8_can_not_carry_is_named_all_the_same(app: App) -> None:
+    """JSON can escape half of a surrogate pair, and a refusal names the field it found."""
+    admin = await app.admin()
+    for content in (b'{"protocol": "tcp", "target_client_id": "x", "health": {"\\ud800": 1}}',
+                    b'{"protocol": "tcp", "target_client_id": "x", "\\ud800": 1}'):  # fmt: skip
+        answer = await admin.post(
+            "/api/v1/mappings", content=content, headers={"Content-Type": "application/json"}
+        )
+        assert answer.status_code == 400, answer.text
+        assert answer.json()["success"] is False
+
+
 async def test_bad_queries_are_400(app: App) -> None:
     admin = await app.admin()
     for query in ("page=0", "page=x", "page_size=501", "sort=password_hash", "q=" + "x" * 201):

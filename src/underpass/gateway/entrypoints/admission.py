@@ -5,9 +5,9 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable
 
-__all__ = ["AddressRules", "Places", "plain_host"]
+from underpass.core.addresses import Network, network_of
 
-_Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+__all__ = ["AddressRules", "Places", "plain_host"]
 
 
 def plain_host(host: str) -> str:
@@ -73,18 +73,20 @@ class Places:
         self.taken -= 1
 
 
-def _networks(texts: Iterable[str]) -> tuple[_Network, ...]:
-    return tuple(ipaddress.ip_network(text, strict=False) for text in texts)
+def _networks(texts: Iterable[str]) -> tuple[Network, ...]:
+    return tuple(network_of(text) for text in texts)
 
 
 def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
-        return ipaddress.ip_address(plain_host(host))
+        address = ipaddress.ip_address(plain_host(host))
     except ValueError:
         return None
+    inner = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return inner or address
 
 
 def _within(
-    address: ipaddress.IPv4Address | ipaddress.IPv6Address, networks: tuple[_Network, ...]
+    address: ipaddress.IPv4Address | ipaddress.IPv6Address, networks: tuple[Network, ...]
 ) -> bool:
     return any(address in network for network in networks)

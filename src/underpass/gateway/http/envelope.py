@@ -16,6 +16,7 @@ Response models matter: ``/openapi.json`` is made from them, and the console's c
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
@@ -165,6 +166,14 @@ def error_body(error: UnderpassError) -> dict[str, Any]:
     return body
 
 
+class _Refusal(JSONResponse):
+    """Whatever was sent may be named in it: half of a surrogate pair, too, which JSON can escape
+    and UTF-8 can't carry."""
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content, ensure_ascii=False).encode("utf-8", "replace")
+
+
 def error_response(error: UnderpassError) -> JSONResponse:
     """*error* as an HTTP answer, with the headers that belong to its status."""
     headers: dict[str, str] = {"Cache-Control": "no-store"}
@@ -172,7 +181,7 @@ def error_response(error: UnderpassError) -> JSONResponse:
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
     if error.status == 401:
         headers["WWW-Authenticate"] = 'Bearer realm="underpass"'
-    return JSONResponse(error_body(error), status_code=error.status, headers=headers)
+    return _Refusal(error_body(error), status_code=error.status, headers=headers)
 
 
 async def refuse_websocket(websocket: WebSocket, error: UnderpassError) -> None:

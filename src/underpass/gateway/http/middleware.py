@@ -13,6 +13,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from underpass.core.addresses import network_of
 from underpass.core.errors import Internal, TooLarge
 from underpass.core.logging import redact
 from underpass.core.metrics import HTTP_REQUESTS, HTTP_SECONDS
@@ -76,7 +77,7 @@ class ForwardedHeaders:
 
     def __init__(self, app: ASGIApp, trusted: Iterable[str] = ()) -> None:
         self._app = app
-        self._trusted = [ipaddress.ip_network(network, strict=False) for network in trusted]
+        self._trusted = [network_of(network) for network in trusted]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] in {"http", "websocket"}:
