@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Iterator
@@ -10,7 +11,16 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.e2e.programs import ADMIN, PASSWORD, AgentProgram, GatewayProgram, eventually, run
+from tests.e2e.cable import Cable
+from tests.e2e.programs import (
+    ADMIN,
+    PASSWORD,
+    AgentProgram,
+    GatewayProgram,
+    eventually,
+    free_port,
+    run,
+)
 from tests.e2e.terminal import Terminal
 from tests.e2e.test_sessions_survive import COUNTER, lines
 from tests.e2e.udp_cable import UdpCable
@@ -18,7 +28,7 @@ from tests.e2e.udp_cable import UdpCable
 
 @pytest.fixture
 def cable(gateway: GatewayProgram) -> Iterator[UdpCable]:
-    made = UdpCable(gateway.port)
+    made = UdpCable(gateway.port, free_port())  # one that is free for TCP, too
     try:
         yield made
     finally:
@@ -89,6 +99,10 @@ def test_agent_and_person_by_flag(tmp_path: Path, tls: bool) -> None:
             )  # fmt: skip
             assert done.returncode == 0, done.stderr
             assert done.stdout == data
+            told = run(gateway, home, "doctor", "--json", token="", env=env).stdout
+            found = {check["name"]: check for check in json.loads(told)}
+            assert found["QUIC over UDP"]["result"] == "ok", found
+            assert "version 1, round trip" in found["QUIC over UDP"]["detail"]
             text = gateway.text()
             assert text.count("carrier=quic") + text.count('"carrier": "quic"') == 2
         finally:
@@ -113,9 +127,9 @@ def test_where_only_udp_gets_through_it_is_found_and_a_move_is_not_noticed(
     machine = str(gateway.machine(admin, "moving")["id"])
     terminal = Terminal.open(admin, machine)
     terminal.type(COUNTER.format(n=300, pause=0.01))
-    for number in (30, 130, 230):
-        terminal.until(rf"line-{number}\r", 20)
-        cable.move()
+    for move in range(10):
+        terminal.until(rf"line-{20 + 25 * move}\r", 20)
+        cable.move(f"127.0.0.{1 + move % 4}")  # to other addresses, and back
     terminal.until("done-counting", 40)
     assert lines(bytes(terminal.output)) == list(range(1, 301))
     assert moving.text().count("link_up") == 2  # the first was over TCP, to enrol
@@ -134,6 +148,32 @@ def test_a_path_that_falls_silent_is_noticed_and_replaced_within_forty_seconds(
     terminal.type("echo back''-again\n")
     terminal.until("back-again", 45)
     assert time.monotonic() - started < 40
+
+
+@pytest.mark.long
+def test_when_udp_is_blocked_in_the_middle_the_link_comes_back_over_tcp(
+    gateway: GatewayProgram, admin: httpx.Client, cable: UdpCable, moving: AgentProgram
+) -> None:
+    machine = str(gateway.machine(admin, "moving")["id"])
+    terminal = Terminal.open(admin, machine)
+    terminal.until(r"[$#] ")
+    assert "carrier=quic" in moving.text()
+    tcp = Cable(gateway.port, cable.port)  # TCP gets through now
+    try:
+        cable.lose = lambda *_: True  # and no datagram does, of whatever connection
+        started = time.monotonic()
+        terminal.type("echo back''-again\n")
+        terminal.until("back-again", 60)
+        assert time.monotonic() - started < 45
+        text = moving.text().partition("carrier=quic")[2]
+        assert "peer_silent" in text
+        assert "carrier=tcp" in text
+        assert "quic fell silent" in text
+        counted = httpx.get(f"{gateway.url}/metrics").text
+        if "underpass_links_made_total" in counted:  # unless it is for somebody signed in only
+            assert 'carrier="quic",role="agent"' in counted
+    finally:
+        tcp.close()
 
 
 @pytest.mark.long
