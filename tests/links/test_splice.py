@@ -555,7 +555,8 @@ async def test_while_somebody_types_it_moves_little_at_a_time(
         assert await read_all(user) == b"answer"
         assert (await task).a_to_b == len(data)
     assert seen.moved > 4 << 20
-    assert rests >= seen.moved // 2 // (256 << 10)
+    # Both sockets lead to this machine: a quarter of what it would be otherwise.
+    assert rests >= seen.moved // 2 // (64 << 10)
 
 
 async def test_typing_on_another_connection_makes_splices_calm(seen: Seen) -> None:

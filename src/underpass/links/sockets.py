@@ -16,7 +16,7 @@ from typing import Any, Final, cast
 from underpass.core.errors import Unavailable
 from underpass.links.deadline import Deadline
 from underpass.links.stream import BufferedStream, StreamReset
-from underpass.links.transports.connection import FULL_READ
+from underpass.links.transports.connection import FULL_READ, is_local
 
 __all__ = ["SocketStream", "connect_tcp", "connect_unix", "stream_on"]
 
@@ -197,6 +197,11 @@ class SocketStream(BufferedStream, asyncio.Protocol):
         self._lost(StreamReset(message or "The stream was given up on this side.", code=code))
 
     # -- for splicing (links/splice.py) -----------------------------------------------------------
+
+    @property
+    def local(self) -> bool:
+        """Whether the other end is on this machine."""
+        return is_local(self._transport)
 
     @property
     def descriptor(self) -> int | None:

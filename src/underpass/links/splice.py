@@ -38,6 +38,9 @@ _LEAST_TURN: Final = 256 << 10
 _CALM_TURN: Final = 256 << 10
 _LEAST_CALM_TURN: Final = 32 << 10
 """The same while somebody types."""
+_NEAR: Final = 4
+"""A calm turn's part where both sockets lead to programs of this machine: all of them, and those of
+the one who types, share its processors."""
 _TYPED: Final = 2.0
 """Seconds somebody types after they were seen to."""
 _CALM_GAP: Final = 0.001
@@ -146,8 +149,8 @@ class Splice:
     """
 
     __slots__ = (
-        "_gap", "_held", "_in", "_left", "_loop", "_moved", "_out", "_over", "_pipe", "_pipes",
-        "_reading", "_scheduled", "_small", "_source", "_target", "_writing",
+        "_gap", "_held", "_in", "_left", "_loop", "_moved", "_near", "_out", "_over", "_pipe",
+        "_pipes", "_reading", "_scheduled", "_small", "_source", "_target", "_writing",
     )  # fmt: skip
 
     def __init__(
@@ -168,6 +171,7 @@ class Splice:
         self._in = self._out = -1  # the duplicates
         self._reading = self._writing = False
         self._small = 0
+        self._near = source.local and target.local
         self._scheduled = False
         self._gap: asyncio.TimerHandle | None = None
         self._over = False
@@ -260,7 +264,8 @@ class Splice:
     def _turn(self, calm: bool) -> int:
         splices = max(1, self._pipes.splices)
         if calm:
-            return max(_LEAST_CALM_TURN, _CALM_TURN // splices)
+            turn = max(_LEAST_CALM_TURN, _CALM_TURN // splices)
+            return turn // _NEAR if self._near else turn
         return max(_LEAST_TURN, _TURN // splices)
 
     def _writable(self) -> None:
