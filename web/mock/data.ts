@@ -33,6 +33,7 @@ export const machine = (n: number) => {
     hostname: `${name}.internal`,
     labels: { env: envs[n % 3], role: roles[n % 4] },
     allowed_users: [],
+    may_declare: n === 2,
     status,
     linked: status === "online",
     key_fingerprint: `sha256:${"4f9a2c71".repeat(8)}`,

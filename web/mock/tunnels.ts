@@ -35,9 +35,11 @@ export const mapping = (n: number) => {
       username: protocol === "socks5" ? "office" : null,
       idle_timeout: n % 2 ? 300 : null,
     },
-    group: null,
+    group: n % 4 === 1 ? "web" : null,
     balance: "round_robin",
-    health: null,
+    health: n % 4 === 1 ? { type: "http", path: "/ok", interval: 10, fall: 3, rise: 2 } : null,
+    health_status: n % 4 === 1 ? health(n) : null,
+    declared_by: n === 2 ? (machines[n]?.id ?? null) : null,
     public_port: port,
     public_url: `${protocol === "unix" ? "tcp" : protocol}://gw.example.org:${n === 5 ? 7000 : port}`,
     version: 1,
@@ -46,6 +48,11 @@ export const mapping = (n: number) => {
     updated_at: "2026-01-02T00:00:00.000Z",
   };
 };
+
+const health = (n: number) =>
+  n === 9
+    ? { health: "down", reason: "GET /ok: 503", since: "2026-01-02T00:00:00.000Z" }
+    : { health: "up", reason: null, since: "2026-01-02T00:00:00.000Z" };
 
 /** They grow, so that rates can be seen. */
 function totals(n: number, status: string) {

@@ -58,6 +58,8 @@ export interface Machine {
   hostname: string;
   labels: Record<string, string>;
   allowed_users: string[];
+  /** Whether mappings in its underpass.yaml count. */
+  may_declare: boolean;
   status: MachineStatus;
   linked: boolean;
   key_fingerprint: string;
@@ -166,6 +168,53 @@ export interface TerminalTicket {
   expires_in: number;
 }
 
+export type LimitName =
+  | "max_mappings"
+  | "max_active_mappings"
+  | "max_connections_per_mapping"
+  | "bandwidth"
+  | "monthly_traffic"
+  | "max_sessions";
+
+/** What a person may use (null: no limit), and has used. Bandwidth in bytes a second. */
+export type Quota = Record<LimitName, number | null> & {
+  user_id: string;
+  usage: {
+    mappings: number;
+    active_mappings: number;
+    sessions: number;
+    connections: number;
+    traffic: number;
+    month: string;
+    renews_at: string;
+  };
+};
+
+export type OfferStatus = "waiting" | "accepted" | "expired" | "revoked";
+
+export interface Offer {
+  id: string;
+  user_id: string;
+  username: string;
+  target_client_id: string;
+  machine: string;
+  target: string;
+  status: OfferStatus;
+  /** Seconds the access lasts once accepted. */
+  access_for: number;
+  created_at: string;
+  /** Of the code; once accepted, of the access. */
+  expires_at: string;
+  accepted_by: string | null;
+  accepted_at: string | null;
+  ended_at: string | null;
+}
+
+/** Its code is told this once. */
+export interface OfferMade extends Offer {
+  code: string;
+}
+
 export type MappingProtocol = "tcp" | "udp" | "socks5" | "unix";
 export type MappingStatus = "active" | "disabled" | "error";
 
@@ -196,6 +245,21 @@ export interface MappingLiveStats extends MappingStats {
   dropped: number;
 }
 
+/** How the targets of a group are tried; `interval` in seconds. */
+export interface MappingHealthCheck {
+  type: "tcp" | "http";
+  path: string;
+  interval: number;
+  fall: number;
+  rise: number;
+}
+
+export interface MappingHealth {
+  health: "up" | "down" | "unknown";
+  reason: string | null;
+  since: string | null;
+}
+
 export interface Mapping {
   id: string;
   name: string;
@@ -216,6 +280,10 @@ export interface Mapping {
   limits: { bandwidth: number | null; connections: number | null; burst: number | null };
   options: MappingOptions;
   group: string | null;
+  balance: "round_robin" | "least_connections";
+  health: MappingHealthCheck | null;
+  /** Null where the target is not tried. */
+  health_status: MappingHealth | null;
   /** The machine whose underpass.yaml asks for it; then only `status` can be changed. */
   declared_by: string | null;
   public_port: number | null;

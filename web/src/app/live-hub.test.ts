@@ -51,10 +51,7 @@ it("opens one feed for many pages and tells all of them", () => {
   last().onopen?.();
   last().heard.get("agent")?.();
   for (const { told } of pages)
-    expect(told).toEqual([
-      { kind: "open", again: false },
-      { kind: "topic", topic: "agent" },
-    ]);
+    expect(told).toEqual([{ kind: "open" }, { kind: "topic", topic: "agent" }]);
 });
 
 it("tells a page that comes later that the feed is open, and one that comes in a gap nothing", () => {
@@ -66,7 +63,7 @@ it("tells a page that comes later that the feed is open, and one that comes in a
   last().onopen?.();
   const late = page();
   shared.receive(late, listen);
-  expect(late.told).toEqual([{ kind: "open", again: false }]);
+  expect(late.told).toEqual([{ kind: "open" }]);
   last().onerror?.();
   const unlucky = page();
   shared.receive(unlucky, listen);
@@ -97,7 +94,7 @@ it("does not go on with the login of who was signed in before", () => {
   expect(feeds.map((one) => one.readyState)).toEqual([2, 1]);
 });
 
-it("comes back after the gateway ended it or refused it, and says that something was missed", () => {
+it("comes back after the gateway ended it or refused it", () => {
   const shared = hub();
   const one = page();
   shared.receive(one, listen);
@@ -112,7 +109,7 @@ it("comes back after the gateway ended it or refused it, and says that something
   vi.advanceTimersByTime(RETRY);
   expect(feeds).toHaveLength(3);
   last().onopen?.();
-  expect(one.told.at(-1)).toEqual({ kind: "open", again: true });
+  expect(one.told.at(-1)).toEqual({ kind: "open" });
 });
 
 it("leaves a feed that only broke to the browser, and never retries behind the last page", () => {

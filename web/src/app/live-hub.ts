@@ -35,7 +35,7 @@ export class LiveHub {
     // Somebody else has signed in, in this browser: the feed there is carries the old login.
     if (this.close && this.as !== asked.as) this.shut();
     this.listeners.add(from);
-    if (this.open) from.postMessage({ kind: "open", again: false });
+    if (this.open) from.postMessage({ kind: "open" });
     if (this.close) return;
     this.as = asked.as;
     this.close = this.connect(asked.url, asked.topics, (news) => {

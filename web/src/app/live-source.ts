@@ -3,7 +3,7 @@
 
 /** What a source tells. `topics` are names of server-sent events; their data is not looked at. */
 export type LiveNews =
-  | { kind: "open"; again: boolean }
+  | { kind: "open" }
   | { kind: "topic"; topic: string }
   | { kind: "lost" }
   /** The login may be over, or the gateway is leaving: somebody should ask who we are. */
@@ -26,7 +26,6 @@ export function openSource(
 ): () => void {
   let source: Source;
   let retry: ReturnType<typeof setTimeout> | undefined;
-  let interrupted = false;
 
   const start = () => {
     source = connect(url);
@@ -38,11 +37,9 @@ export function openSource(
       comeBack();
     });
     source.onopen = () => {
-      tell({ kind: "open", again: interrupted });
-      interrupted = false;
+      tell({ kind: "open" });
     };
     source.onerror = () => {
-      interrupted = true;
       tell({ kind: "lost" });
       // The browser retries a broken feed, but not a refused one (401, or 502 from a proxy while
       // the gateway restarts).
@@ -50,7 +47,6 @@ export function openSource(
     };
   };
   const comeBack = () => {
-    interrupted = true;
     tell({ kind: "ended" });
     clearTimeout(retry);
     retry = setTimeout(start, RETRY);

@@ -120,8 +120,8 @@ export function openLiveFeed(queries: QueryClient, as: string, url = "/api/v1/li
     if (news.kind === "lost") return setConnected(false);
     if (news.kind === "open") {
       setConnected(true);
-      if (news.again) everything();
-      return undefined;
+      // Also the first time: what a page has read before may have changed until it could hear so.
+      return everything();
     }
     // Asking who we are tells a lost login from a lost gateway: nobody leads to the sign-in page.
     return void queries.invalidateQueries({ queryKey: ["me"] });

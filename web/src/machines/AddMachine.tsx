@@ -8,6 +8,7 @@ import {
   NumberInput,
   Select,
   Stack,
+  Switch,
   TagsInput,
   Text,
 } from "@mantine/core";
@@ -43,6 +44,7 @@ function JoinForm({ onDone }: { onDone: () => void }) {
   const [uses, setUses] = useState<number | string>(1);
   const [lifetime, setLifetime] = useState(String(HOUR));
   const [labels, setLabels] = useState<string[]>([]);
+  const [declares, setDeclares] = useState(false);
   const [token, setToken] = useState<JoinToken | null>(null);
   const [busy, setBusy] = useState(false);
   const parsed = textToLabels(labels);
@@ -56,6 +58,7 @@ function JoinForm({ onDone }: { onDone: () => void }) {
           uses: Number(uses) || 1,
           expires_in: Number(lifetime),
           labels: parsed,
+          may_declare: declares,
         }),
       ),
     );
@@ -111,6 +114,12 @@ function JoinForm({ onDone }: { onDone: () => void }) {
         value={labels}
         onChange={setLabels}
         error={parsed ? null : t("labels.wrong")}
+      />
+      <Switch
+        label={t("join.mayDeclare")}
+        description={t("join.mayDeclareHint")}
+        checked={declares}
+        onChange={(event) => setDeclares(event.currentTarget.checked)}
       />
       <Group justify="flex-end" mt="xs">
         <Button onClick={() => void create()} loading={busy} disabled={!parsed}>

@@ -1,6 +1,7 @@
 // What an admin may change about a machine: its name, labels, who may use it, maintenance, its end.
 
 import {
+  Alert,
   Button,
   Divider,
   Group,
@@ -30,6 +31,7 @@ export function EditMachine({ machine, onClose }: { machine: Machine; onClose: (
   const [labels, setLabels] = useState(labelsToText(machine.labels));
   const [allowed, setAllowed] = useState(machine.allowed_users);
   const [maintenance, setMaintenance] = useState(machine.status === "maintenance");
+  const [declares, setDeclares] = useState(machine.may_declare);
   const [busy, setBusy] = useState(false);
   const parsed = textToLabels(labels);
 
@@ -39,6 +41,8 @@ export function EditMachine({ machine, onClose }: { machine: Machine; onClose: (
     // The status is the agent's to report; only maintenance is a person's decision.
     if (maintenance !== (machine.status === "maintenance"))
       change.status = maintenance ? "maintenance" : "online";
+    // Said only when it changes: who says it may become the owner of what the machine declares.
+    if (declares !== machine.may_declare) change.may_declare = declares;
     setBusy(true);
     const done = await attempt(t("machines.editFailed"), () => writes.change(machine.id, change));
     setBusy(false);
@@ -97,6 +101,17 @@ export function EditMachine({ machine, onClose }: { machine: Machine; onClose: (
           checked={maintenance}
           onChange={(event) => setMaintenance(event.currentTarget.checked)}
         />
+        <Switch
+          label={t("machines.mayDeclare")}
+          description={t("machines.mayDeclareHint")}
+          checked={declares}
+          onChange={(event) => setDeclares(event.currentTarget.checked)}
+        />
+        {machine.may_declare && !declares && (
+          <Alert color="orange" variant="light" py="xs" role="status">
+            {t("machines.declareEnds")}
+          </Alert>
+        )}
         <Divider my={4} />
         <Group justify="space-between">
           <Button variant="subtle" color="red" onClick={askToRemove}>

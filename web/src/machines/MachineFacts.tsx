@@ -33,6 +33,7 @@ export function MachineFacts({ machine }: { machine: Machine }) {
         ? facts.container_engine
         : t(facts.container_engine ? "facts.yes" : "facts.no"),
     ],
+    [t("facts.declares"), t(machine.may_declare ? "facts.may" : "facts.mayNot")],
     [t("facts.agent"), machine.version ?? facts.agent_version ?? "–"],
     [t("facts.link"), t(machine.linked ? "facts.linked" : "facts.unlinked")],
     [

@@ -63,6 +63,7 @@ export interface MachineChange {
   name?: string;
   labels?: Record<string, string>;
   allowed_users?: string[];
+  may_declare?: boolean;
   status?: "maintenance" | "online";
 }
 
@@ -84,6 +85,9 @@ export function useMachineWrites() {
         body: change,
       });
       queries.setQueryData(["machine", id], machine);
+      // What a machine may no longer declare is deleted with the switch.
+      if (change.may_declare !== undefined)
+        void queries.invalidateQueries({ queryKey: ["mappings"] });
       await queries.invalidateQueries({ queryKey: ["machines"] });
     },
     async remove(id: string) {
@@ -91,8 +95,12 @@ export function useMachineWrites() {
       queries.removeQueries({ queryKey: ["machine", id] });
       await queries.invalidateQueries({ queryKey: ["machines"] });
     },
-    createJoinToken: (body: { uses: number; expires_in: number; labels: Record<string, string> }) =>
-      post<JoinToken>("/api/v1/join-tokens", { body }),
+    createJoinToken: (body: {
+      uses: number;
+      expires_in: number;
+      labels: Record<string, string>;
+      may_declare: boolean;
+    }) => post<JoinToken>("/api/v1/join-tokens", { body }),
   };
 }
 

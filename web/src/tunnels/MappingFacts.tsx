@@ -3,11 +3,11 @@
 import { Paper, Title } from "@mantine/core";
 import type { ReactNode } from "react";
 import { useUsers } from "../access/queries";
-import type { Mapping } from "../api/types";
+import type { Mapping, MappingHealthCheck } from "../api/types";
 import { useAccount } from "../app/account";
 import { type Fact, Facts } from "../app/Facts";
 import { bytes, duration, moment } from "../app/format";
-import { useT } from "../i18n";
+import { type Translate, useT } from "../i18n";
 import { PublicAddress, Target } from "./MappingTable";
 
 export function MappingFacts({ mapping }: { mapping: Mapping }) {
@@ -36,7 +36,9 @@ export function MappingFacts({ mapping }: { mapping: Mapping }) {
     rows.push([t("mapping.carrier"), t(`carrier.${options.carrier}`)]);
   if (options.idle_timeout !== null) rows.push([t("mapping.idle"), duration(options.idle_timeout)]);
   if (source.bind) rows.push([t("mapping.bind"), <Mono key="bind">{source.bind}</Mono>]);
-  if (mapping.group) rows.push([t("mapping.group"), mapping.group]);
+  if (mapping.group)
+    rows.push([t("mapping.group"), `${mapping.group} · ${t(`balance.${mapping.balance}`)}`]);
+  if (mapping.health) rows.push([t("mapping.health"), triedHow(mapping.health, t)]);
   if (account.role !== "user")
     rows.push([
       t("mapping.owner"),
@@ -53,6 +55,17 @@ export function MappingFacts({ mapping }: { mapping: Mapping }) {
       <Facts rows={rows} />
     </Paper>
   );
+}
+
+/** "GET /ok every 10s; down after 3 failures, up after 2" */
+function triedHow(check: MappingHealthCheck, t: Translate): string {
+  const what = check.type === "http" ? `GET ${check.path}` : t("health.connect");
+  return t("health.rules", {
+    what,
+    every: duration(check.interval),
+    fall: check.fall,
+    rise: check.rise,
+  });
 }
 
 const Mono = ({ children }: { children: ReactNode }) => <span className="mono">{children}</span>;

@@ -1,17 +1,18 @@
 // One mapping: where it comes in and goes, what passes right now, how it treats it; on and off.
 
-import { Alert, Badge, Button, Grid, Group, Loader, Text } from "@mantine/core";
+import { Alert, Anchor, Badge, Button, Grid, Group, Loader, Text } from "@mantine/core";
 import { useDisclosure } from "@mantine/hooks";
 import { modals } from "@mantine/modals";
-import { IconAlertTriangle, IconPencil, IconTrash } from "@tabler/icons-react";
+import { IconAlertTriangle, IconFileCode, IconPencil, IconTrash } from "@tabler/icons-react";
 import { useState } from "react";
-import { useNavigate, useParams } from "react-router";
+import { Link, useNavigate, useParams } from "react-router";
 import type { Mapping } from "../api/types";
 import { ErrorState } from "../app/ErrorState";
 import { PageHeader } from "../app/PageHeader";
 import { toastDone } from "../app/toasts";
 import { useT } from "../i18n";
-import { attempt } from "../machines/queries";
+import { attempt, useMachineName } from "../machines/queries";
+import { HealthAlert, HealthBadge } from "./HealthBadge";
 import { MappingDialog } from "./MappingDialog";
 import { MappingDot } from "./MappingDot";
 import { MappingFacts } from "./MappingFacts";
@@ -44,7 +45,8 @@ export default function MappingPage() {
         <Badge variant="default" size="lg" radius="sm" fw={550}>
           {t(`protocol.${mapping.protocol}`)}
         </Badge>
-        {mapping.declared_by && <Declared size="lg" />}
+        <HealthBadge mapping={mapping} size="lg" />
+        {mapping.declared_by && <Declared mapping={mapping} size="lg" />}
         {mapping.status === "disabled" && (
           <Text size="sm" c="dimmed">
             {t("mapping.disabled.hint")}
@@ -62,6 +64,8 @@ export default function MappingPage() {
           {mapping.error}
         </Alert>
       )}
+      <HealthAlert mapping={mapping} />
+      {mapping.declared_by && <DeclaredBy machine={mapping.declared_by} />}
       <Grid gap="md">
         <Grid.Col span={{ base: 12, lg: 7 }}>
           <Traffic mapping={mapping} />
@@ -71,6 +75,28 @@ export default function MappingPage() {
         </Grid.Col>
       </Grid>
     </>
+  );
+}
+
+/** Who decides about a declared mapping, since nobody here does. */
+function DeclaredBy({ machine }: { machine: string }) {
+  const t = useT();
+  const nameOf = useMachineName();
+  return (
+    <Alert
+      color="gray"
+      variant="light"
+      mb="md"
+      py="xs"
+      icon={<IconFileCode size={18} />}
+      data-testid="mapping-declared-by"
+    >
+      {t("mapping.declared.by")}{" "}
+      <Anchor component={Link} to={`/machines/${machine}`} inherit>
+        {nameOf(machine)}
+      </Anchor>
+      {t("mapping.declared.there")}
+    </Alert>
   );
 }
 

@@ -12,6 +12,7 @@ import { useT } from "../i18n";
 import { useMachineName, useMachines } from "../machines/queries";
 import { StatusDot } from "../machines/StatusDot";
 import { Flow } from "./Flow";
+import { HealthBadge } from "./HealthBadge";
 import { MappingDot } from "./MappingDot";
 import { addressToCopy, listensAt, publicAddress, targetOf } from "./mapping";
 import type { MappingRow } from "./queries";
@@ -81,13 +82,23 @@ function Row({
         <span className="mapping-name">
           <MappingDot mapping={mapping} />
           <Link to={`/tunnels/${mapping.id}`}>{mapping.name}</Link>
-          {mapping.declared_by && <Declared size="xs" />}
+          <HealthBadge mapping={mapping} size="xs" />
+          {mapping.declared_by && <Declared mapping={mapping} size="xs" />}
         </span>
         {/* Where the columns for them have no room. */}
         <span className="mapping-narrow">
           {!compact && <MachineLink mapping={mapping} />}
           {rate && mapping.status === "active" && <Flow {...rate} unit="/s" />}
         </span>
+        {mapping.health_status?.health === "down" && mapping.status === "active" && (
+          <Text
+            size="xs"
+            className="mapping-error"
+            title={mapping.health_status.reason ?? undefined}
+          >
+            {mapping.health_status.reason}
+          </Text>
+        )}
         {mapping.error && (
           <Text size="xs" className="mapping-error" title={mapping.error}>
             {mapping.error}
@@ -125,9 +136,10 @@ function Row({
   );
 }
 
-/** That its machine's file asks for it, so that it can't be changed here. */
-export function Declared({ size }: { size: "xs" | "lg" }) {
+/** That a machine's file asks for it, so that it can't be changed here. */
+export function Declared({ mapping, size }: { mapping: Mapping; size: "xs" | "lg" }) {
   const t = useT();
+  const nameOf = useMachineName();
   return (
     <Badge
       size={size}
@@ -136,7 +148,7 @@ export function Declared({ size }: { size: "xs" | "lg" }) {
       radius="sm"
       fw={550}
       className="protocol"
-      title={t("mapping.declared.hint")}
+      title={t("mapping.declared.hint", { machine: nameOf(mapping.declared_by ?? "") })}
       data-testid="mapping-declared"
     >
       {t("mapping.declared")}

@@ -85,6 +85,8 @@ export function useMayChange(): (mapping: Mapping) => boolean {
 export function useMappingWrites() {
   const queries = useQueryClient();
   const settle = async (mapping: Mapping): Promise<Mapping> => {
+    // An answer on its way is from before.
+    await queries.cancelQueries({ queryKey: ["mapping", mapping.id] });
     queries.setQueryData(["mapping", mapping.id], mapping);
     await queries.invalidateQueries({ queryKey: ["mappings"] });
     return mapping;
