@@ -6,58 +6,21 @@ import asyncio
 import hashlib
 import os
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
-from tests.e2e.udp_cable import UdpCable
 from tests.links.loops import (
-    AGENT,
-    NODE,
     anyio_backend,  # noqa: F401
     quic_transports,
     read_all,
 )
+from tests.links.quic.test_quic_transport import cabled, send
 from tests.links.test_pressure import MIB
 from tests.links.test_transports import echo, until
 from underpass.links.link import Link, Opening
 
 MOVES = 10
-
-
-async def send(stream: Any, blob: bytes) -> None:
-    for start in range(0, len(blob), 77_777):
-        stream.write(blob[start : start + 77_777])
-        await stream.drain()
-    await stream.write_eof()
-
-
-@asynccontextmanager
-async def cabled(handler: Any = echo) -> AsyncIterator[tuple[Link, Link, UdpCable]]:
-    """A link whose datagrams pass a relay."""
-    cables: list[UdpCable] = []
-
-    def through(port: int) -> int:
-        cables.append(UdpCable(port))
-        return cables[0].port
-
-    try:
-        async with quic_transports(through) as (near, far, _):
-            a = Link(near, NODE, dialler=True)
-            b = Link(far, AGENT, dialler=False)
-            b.on_open(handler)
-            a.start()
-            b.start()
-            try:
-                yield a, b, cables[0]
-            finally:
-                await a.close()
-                await b.close()
-    finally:
-        for cable in cables:
-            cable.close()
 
 
 def path_of(link: Link) -> Any:
