@@ -5,6 +5,7 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Plugin } from "vite";
 import { WebSocketServer } from "ws";
 import * as data from "./data.ts";
+import * as lending from "./lending.ts";
 import { serveTerminal } from "./terminal.ts";
 import * as tunnels from "./tunnels.ts";
 
@@ -93,6 +94,11 @@ function answer(method: string, path: string, query: URLSearchParams): unknown {
       query,
     );
   }
+  if (noun === "offers") {
+    if (method === "POST") return lending.madeOffer();
+    return id ? lending.offers()[1] : page(lending.offers(), query);
+  }
+  if (noun === "users" && verb === "quota") return lending.quota(id ?? "");
   if (noun === "users") return page(data.users, query);
   if (noun === "api-keys")
     return method === "POST" ? { id: "k", name: "ci", token: "upt_mock" } : page([], query);

@@ -205,6 +205,57 @@ def test_tunnels(inspect: Inspector, world: World) -> None:
     inspect.look("no tunnel matches")
 
 
+def test_offers(inspect: Inspector, world: World) -> None:
+    page = inspect.page
+    page.get_by_role("navigation").get_by_role("link", name="Offers").click()
+    expect(page.get_by_role("heading", level=1, name="Offers")).to_be_visible()
+    inspect.look("offers")
+    page.get_by_role("button", name="Lend a port").first.click()
+    dialog = page.get_by_role("dialog", name="Lend a port")
+    dialog.get_by_role("button", name="Create code").click()
+    expect(dialog.get_by_text("This is needed.").first).to_be_visible()
+    inspect.look("lend a port, refused")
+    dialog.get_by_role("combobox", name="Machine").click()
+    page.get_by_role("option", name=BOX, exact=True).click()
+    dialog.get_by_label("Target port").fill("22")
+    dialog.get_by_role("button", name="Create code").click()
+    expect(dialog.get_by_test_id("offer-code")).to_be_visible()
+    inspect.look("a code")
+    dialog.get_by_role("button", name="Done").click()
+    page.get_by_test_id("offer").first.get_by_role("button", name="Withdraw").click()
+    expect(page.get_by_role("dialog", name=re.compile("^End access to"))).to_be_visible()
+    inspect.look("withdraw an offer")
+
+
+def test_quotas_and_health(inspect: Inspector, world: World) -> None:
+    page, group = inspect.page, unique("group")
+    account = world.admin.get("/api/v1/auth/me").json()["data"]["user"]["id"]
+    limits = {"max_mappings": 2, "monthly_traffic": 10_000_000}
+    route = f"/api/v1/users/{account}/quota"
+    down = make(
+        world.admin,
+        world.machine(BOX)["id"],
+        target_port=9,
+        group=group,
+        health={"type": "tcp", "interval": 1, "fall": 1, "rise": 1},
+    )
+    assert world.admin.post(route, json=limits).is_success
+    try:
+        page.get_by_role("navigation").get_by_role("link", name="Settings").click()
+        page.get_by_role("button", name="Quota of").first.click()
+        expect(page.get_by_role("dialog").get_by_label("Mappings", exact=True)).to_be_visible()
+        inspect.look("a quota")
+        page.goto(f"{world.gateway.url}/tunnels/{down['id']}")
+        expect(page.get_by_test_id("mapping-health")).to_have_text("Down", timeout=20_000)
+        inspect.look("a target that is down")
+        page.get_by_role("navigation").get_by_role("link", name="Tunnels").click()
+        expect(page.get_by_test_id("tunnel-quota")).to_be_visible()
+        inspect.look("tunnels with a quota")
+    finally:
+        world.admin.post(route, json=dict.fromkeys(limits))
+        world.admin.delete(f"/api/v1/mappings/{down['id']}")
+
+
 def test_dialogs_of_machines(inspect: Inspector) -> None:
     page = inspect.page
     page.get_by_role("navigation").get_by_role("link", name="Machines").click()

@@ -4,6 +4,7 @@ import { Stack } from "@mantine/core";
 import { useAccount } from "../app/account";
 import { PageHeader } from "../app/PageHeader";
 import { useT } from "../i18n";
+import { YourQuota } from "../quotas/YourQuota";
 import { ApiKeys } from "./ApiKeys";
 import { Password } from "./Password";
 import { Users } from "./Users";
@@ -16,6 +17,7 @@ export function SettingsPage() {
       <PageHeader title={t("nav.settings")} />
       <Stack gap="md" maw={860}>
         {role !== "user" && <Users />}
+        <YourQuota />
         <ApiKeys />
         <Password />
       </Stack>

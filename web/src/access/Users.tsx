@@ -26,6 +26,7 @@ import { MIN_PASSWORD } from "../app/SetupPage";
 import { toastDone } from "../app/toasts";
 import { useT } from "../i18n";
 import { attempt } from "../machines/queries";
+import { QuotaCell } from "../quotas/QuotaCell";
 import { changeUser, createUser, useUsers } from "./queries";
 
 const ROLES: readonly Role[] = ["admin", "auditor", "user"];
@@ -54,13 +55,14 @@ export function Users() {
           </Button>
         )}
       </Group>
-      <Table.ScrollContainer minWidth={560}>
+      <Table.ScrollContainer minWidth={680}>
         <Table aria-label={t("users.title")}>
           <Table.Thead>
             <Table.Tr>
               <Table.Th>{t("field.username")}</Table.Th>
               <Table.Th>{t("users.role")}</Table.Th>
               <Table.Th>{t("users.lastLogin")}</Table.Th>
+              <Table.Th>{t("quota.monthly_traffic")}</Table.Th>
               <Table.Th>
                 <VisuallyHidden>{t("machines.actions")}</VisuallyHidden>
               </Table.Th>
@@ -96,6 +98,9 @@ export function Users() {
                   </Table.Td>
                   <Table.Td title={moment(user.last_login_at)}>
                     {user.last_login_at ? ago(user.last_login_at) : t("keys.never")}
+                  </Table.Td>
+                  <Table.Td>
+                    <QuotaCell user={user} />
                   </Table.Td>
                   <Table.Td ta="right">
                     {admin && !self && (

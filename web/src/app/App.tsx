@@ -23,6 +23,7 @@ import { colorSchemeManager, cssVariables, theme } from "./theme";
 
 const MachinePage = lazy(() => import("../machines/MachinePage"));
 const MappingPage = lazy(() => import("../tunnels/MappingPage"));
+const OffersPage = lazy(() => import("../offers/OffersPage"));
 const RecordingPage = lazy(() => import("../recordings/RecordingPage"));
 const TunnelsPage = lazy(() => import("../tunnels/TunnelsPage"));
 
@@ -69,6 +70,7 @@ export function App() {
                 <Route path="/recordings/:id" element={<RecordingPage />} />
                 <Route path="/tunnels" element={<TunnelsPage />} />
                 <Route path="/tunnels/:id" element={<MappingPage />} />
+                <Route path="/offers" element={<OffersPage />} />
                 <Route path="/audit" element={<AuditPage />} />
                 <Route path="/settings" element={<SettingsPage />} />
                 <Route path="*" element={<NotFoundPage />} />

@@ -15,6 +15,7 @@ import {
 import { spotlight } from "@mantine/spotlight";
 import {
   IconDots,
+  IconGauge,
   IconLanguage,
   IconLogout,
   IconMoon,
@@ -138,6 +139,9 @@ function AccountMenu() {
             );
           })}
           <Menu.Divider />
+          <Menu.Item component={Link} to="/settings#quota" leftSection={<IconGauge size={15} />}>
+            {t("quota.yours")}
+          </Menu.Item>
           <Menu.Item
             leftSection={<IconLanguage size={15} />}
             onClick={() => void setLanguage(language === "en" ? "zh" : "en")}

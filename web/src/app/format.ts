@@ -15,6 +15,20 @@ export function bytes(value: number | null | undefined): string {
   return `${size >= 100 || unit === 0 ? Math.round(size) : size.toFixed(1)} ${UNITS[unit]}`;
 }
 
+const DECIMAL = ["B", "kB", "MB", "GB", "TB", "PB"] as const;
+
+/** Of quotas, which the command line and the gateway's own words count in powers of ten. */
+export function amount(value: number): string {
+  let size = value;
+  let unit = 0;
+  while (size >= 999.5 && unit < DECIMAL.length - 1) {
+    size /= 1000;
+    unit += 1;
+  }
+  const digits = size >= 100 || unit === 0 ? 0 : 1;
+  return `${Number(size.toFixed(digits)).toLocaleString(locale())} ${DECIMAL[unit]}`;
+}
+
 export const percent = (value: number | null | undefined): string =>
   value === null || value === undefined ? "–" : `${Math.round(value)} %`;
 

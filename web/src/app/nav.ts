@@ -9,6 +9,7 @@ import {
   IconSettings,
   IconShieldCheck,
   IconTerminal2,
+  IconTicket,
 } from "@tabler/icons-react";
 import type { Role } from "../api/types";
 import type { Key } from "../i18n";
@@ -27,6 +28,7 @@ export const PAGES: readonly PageEntry[] = [
   { path: "/sessions", label: "nav.sessions", icon: IconList },
   { path: "/recordings", label: "nav.recordings", icon: IconPlayerPlay },
   { path: "/tunnels", label: "nav.tunnels", icon: IconArrowsExchange },
+  { path: "/offers", label: "nav.offers", icon: IconTicket },
   { path: "/audit", label: "nav.audit", icon: IconShieldCheck, roles: ["admin", "auditor"] },
   { path: "/settings", label: "nav.settings", icon: IconSettings },
 ];

@@ -11,6 +11,7 @@ import { ErrorState } from "../app/ErrorState";
 import { ago, moment } from "../app/format";
 import { useT } from "../i18n";
 import { useMachineName } from "../machines/queries";
+import { Person } from "../offers/Person";
 
 export interface EventFilter {
   type?: string;
@@ -106,7 +107,7 @@ function EventRow({ event, compact }: { event: AuditEvent; compact: boolean }) {
           {/* Where room is scarce only what went wrong is worth a mark. */}
           {compact && event.outcome !== "ok" && <Outcome event={event} compact />}
         </Table.Td>
-        <Table.Td>{event.actor ?? t("events.system")}</Table.Td>
+        <Table.Td>{event.actor ? <Person name={event.actor} /> : t("events.system")}</Table.Td>
         {!compact && <Table.Td>{event.agent_id ? nameOf(event.agent_id) : "–"}</Table.Td>}
         {!compact && <Table.Td className="tabular">{event.ip ?? "–"}</Table.Td>}
         {!compact && (

@@ -1,14 +1,6 @@
 // All mappings one may see: what comes in here comes out there, and how much of it right now.
 
-import {
-  Button,
-  CloseButton,
-  Group,
-  Loader,
-  Pagination,
-  SegmentedControl,
-  TextInput,
-} from "@mantine/core";
+import { Button, CloseButton, Group, Loader, SegmentedControl, TextInput } from "@mantine/core";
 import { useDebouncedValue, useDisclosure } from "@mantine/hooks";
 import { IconArrowsExchange, IconPlus, IconSearch } from "@tabler/icons-react";
 import { useEffect, useState } from "react";
@@ -17,7 +9,9 @@ import type { MappingStatus } from "../api/types";
 import { EmptyState } from "../app/EmptyState";
 import { ErrorState } from "../app/ErrorState";
 import { PageHeader } from "../app/PageHeader";
+import { Pages } from "../app/Pages";
 import { useT } from "../i18n";
+import { TunnelQuota } from "../quotas/YourQuota";
 import { MappingDialog } from "./MappingDialog";
 import { MappingTable } from "./MappingTable";
 import { useMappings } from "./queries";
@@ -61,7 +55,6 @@ export default function TunnelsPage() {
     );
   };
   const filtered = Boolean(wanted || status);
-  const pages = data ? Math.ceil(data.total / Math.max(1, data.page_size)) : 0;
   const nothing = data?.total === 0;
 
   return (
@@ -74,6 +67,7 @@ export default function TunnelsPage() {
           {t("tunnels.new")}
         </Button>
       </PageHeader>
+      <TunnelQuota />
       {error && <ErrorState error={error} onRetry={() => void refetch()} />}
       {!data && !error && <Loader size="sm" mx="auto" mt="xl" />}
       {data && !(nothing && !filtered) && (
@@ -126,16 +120,7 @@ export default function TunnelsPage() {
           {t("tunnels.noneText")}
         </EmptyState>
       )}
-      {pages > 1 && (
-        <Pagination
-          total={pages}
-          value={page}
-          onChange={setPage}
-          size="sm"
-          mt="md"
-          getControlProps={(control) => ({ "aria-label": t(`pages.${control}`) })}
-        />
-      )}
+      <Pages of={data} value={page} onChange={setPage} />
       {making && <MappingDialog onClose={make.close} />}
     </>
   );
