@@ -280,7 +280,8 @@ class EntryPoint(ABC):
         mapping, around = self.mapping, self._around
         agent = mapping.target_agent_id
         passage.action = action_for(target)
-        await self.allowance.require()
+        if self.allowance.is_metered:
+            await self.allowance.require()
         owner = await around.rights.require(mapping.user_id, agent, passage.action)
         if mapping.source.agent_id is not None:
             await around.rights.require(mapping.user_id, mapping.source.agent_id, "forward")

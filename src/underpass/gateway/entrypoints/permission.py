@@ -8,6 +8,7 @@ machine ends it at once) and, by ``gateway.tunnels``, for everything that is ope
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from underpass.control.access import Action, AgentView, Decision, authorise
@@ -50,6 +51,16 @@ def takes_rights(message: LiveMessage) -> bool:
     )
 
 
+@dataclass(slots=True)
+class _Found:
+    """What is known of a person and a machine, until when, and what follows from it."""
+
+    until: float
+    subject: Subject | None
+    view: AgentView | None
+    allowed: set[Action] = field(default_factory=set[Action])
+
+
 class OwnerRights:
     """Decides for the owners of mappings, from the database, with a short memory.
 
@@ -66,7 +77,7 @@ class OwnerRights:
         self._users = users
         self._agents = agents
         self._clock = clock
-        self._known: dict[tuple[str, str], tuple[float, Subject | None, AgentView | None]] = {}
+        self._known: dict[tuple[str, str], _Found] = {}
         self._asking = asyncio.Lock()
         if bus is not None:
             bus.listen(self._heard)
@@ -78,6 +89,9 @@ class OwnerRights:
             Forbidden: code ``permission_lost``; ``details["rule"]`` says which rule decided.
             Unavailable: the database did not answer in time.
         """
+        found = self._recent((user_id, agent_id))
+        if found is not None and action in found.allowed and found.subject is not None:
+            return found.subject  # as for the connection before
         subject, decision = await self.decide(user_id, agent_id, action)
         if subject is None or not decision.allowed:
             raise Forbidden(
@@ -95,15 +109,15 @@ class OwnerRights:
         Raises:
             Unavailable: as :meth:`require`.
         """
-        subject, view = await self._look_up(user_id, agent_id)
-        if subject is None:
+        found = await self._look_up((user_id, agent_id))
+        if found.subject is None:
             return None, Decision(False, "no-such-user", "The owner is gone or disabled.")
-        return subject, authorise(subject, action, view)
+        decision = authorise(found.subject, action, found.view)
+        if decision.allowed:
+            found.allowed.add(action)
+        return found.subject, decision
 
-    async def _look_up(
-        self, user_id: str, agent_id: str
-    ) -> tuple[Subject | None, AgentView | None]:
-        key = (user_id, agent_id)
+    async def _look_up(self, key: tuple[str, str]) -> _Found:
         found = self._recent(key)
         if found is None:
             try:
@@ -112,23 +126,21 @@ class OwnerRights:
                     found = self._recent(key) or await self._ask(key)
             except TimeoutError:
                 raise Unavailable("The database does not answer.", code="no_answer") from None
-        return found[1:]
+        return found
 
-    def _recent(
-        self, key: tuple[str, str]
-    ) -> tuple[float, Subject | None, AgentView | None] | None:
+    def _recent(self, key: tuple[str, str]) -> _Found | None:
         found = self._known.get(key)
-        return found if found is not None and found[0] > self._clock.monotonic() else None
+        return found if found is not None and found.until > self._clock.monotonic() else None
 
-    async def _ask(self, key: tuple[str, str]) -> tuple[float, Subject | None, AgentView | None]:
+    async def _ask(self, key: tuple[str, str]) -> _Found:
         # The age counts from before the question: news may come between question and answer.
         good_until = self._clock.monotonic() + MAX_AGE
         if len(self._known) >= _MAX_KNOWN:
             self._known.clear()
-        waiting = (0.0, None, None)
+        waiting = _Found(0.0, None, None)
         self._known[key] = waiting
         subject = await self._subject(key[0])
-        found = (good_until, subject, await self._agents.view(key[1]))
+        found = _Found(good_until, subject, await self._agents.view(key[1]))
         if self._known.get(key) is waiting:  # nothing was forgotten meanwhile
             self._known[key] = found
         return found

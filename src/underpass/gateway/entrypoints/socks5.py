@@ -57,7 +57,8 @@ class Socks5EntryPoint(StreamEntryPoint):
         self._by_address: dict[Address, Association] = {}
 
     async def _converse(self, passage: Passage, stream: Stream, local: tuple[str, int]) -> None:
-        await self._announced(passage, stream)
+        if self.mapping.options.accept_proxy_protocol:
+            await self._announced(passage, stream)
         request = await self._asked(passage, stream)
         try:
             remote = await self._reach(

@@ -128,9 +128,6 @@ class StreamEntryPoint(EntryPoint):
             InvalidRequest: code ``proxy_header``: none came in time, or a broken one.
             Forbidden: the one who is named may not connect.
         """
-        options = self.mapping.options
-        if not options.accept_proxy_protocol:
-            return
         listed = self._around.balancers is not None
         if listed and not self._is_balancer(passage.source[0]):
             return  # comes by itself; whatever it claims is for the target to read
@@ -186,7 +183,8 @@ class TcpEntryPoint(StreamEntryPoint):
     """Protocols ``tcp`` and ``unix``."""
 
     async def _converse(self, passage: Passage, stream: Stream, local: tuple[str, int]) -> None:
-        await self._announced(passage, stream)
+        if self.mapping.options.accept_proxy_protocol:
+            await self._announced(passage, stream)
         remote = await self._reach(passage, self.mapping.target_for(local[1]))
         version = self.mapping.options.proxy_protocol
         header = b"" if version is None else _proxy_header(version, passage.source, local)
