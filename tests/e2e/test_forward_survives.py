@@ -361,6 +361,8 @@ def test_the_machines_key_is_kept_and_another_is_refused(
                 return peer.recv(64, socket.MSG_WAITALL), program.text()
             return b"", program.text()
         finally:
+            if ends_with and program.process is not None:
+                program.process.wait(15)  # by itself
             assert program.stop() == ends_with
 
     hashed = hashlib.sha256(b"").hexdigest().encode()
