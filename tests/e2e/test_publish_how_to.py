@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
+from tests.e2e import programs
 from tests.e2e.programs import AgentProgram, GatewayProgram, environment, free_port
 from tests.e2e.test_exec import token_of
 
@@ -64,8 +65,17 @@ def test_the_page_works_as_typed(
 
 
 def test_on_the_machine_itself_whatever_its_agent_was_named(
-    gateway: GatewayProgram, admin: httpx.Client, agent: AgentProgram, machine: str, tmp_path: Path
+    gateway: GatewayProgram,
+    admin: httpx.Client,
+    agent: AgentProgram,
+    machine: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # It is found among the running programs, by its command line: one that is forked has none.
+    monkeypatch.setattr(programs, "FORKED", False)
+    agent.stop()
+    agent.start()
     home = tmp_path / "ann"
     home.mkdir()
     env = environment(home, UNDERPASS_SERVER=gateway.url, UNDERPASS_TOKEN=token_of(admin))
