@@ -36,20 +36,37 @@ _PACKAGES = {
 }
 
 
+_configure = structlog.configure
+
+
 def pytest_configure() -> None:
+    """Loggers do as the last ``configure`` said: those that keep to the first one they met, as in
+    the real programs, would make one test's settings those of others."""
+
+    def configure(**settings: Any) -> None:
+        _configure(**{**settings, "cache_logger_on_first_use": False})
+
+    structlog.configure = configure
+
+
+@pytest.fixture(autouse=True)
+def plain_logs() -> None:
     """Plain tracebacks in what is logged, as the real programs have them.
 
     structlog's own draw every local variable: four seconds for one under load, in which nothing
     else runs in the event loop, and every deadline of the test passes.
     """
-    structlog.configure(
+    _configure(
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.dev.ConsoleRenderer(
                 colors=False, exception_formatter=structlog.dev.plain_traceback
             ),
-        ]
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(0),
+        logger_factory=structlog.PrintLoggerFactory(),
+        cache_logger_on_first_use=False,
     )
 
 

@@ -4,19 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
 
 import pytest
 import structlog
 
 from underpass.core.logging import configure_logging, redact
-
-
-@pytest.fixture(autouse=True)
-def other_tests_log_as_before() -> Iterator[None]:
-    before = structlog.get_config()
-    yield
-    structlog.configure(**before)
 
 
 @pytest.mark.parametrize(
