@@ -8,9 +8,11 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import io
 import os
 import re
 import shutil
+import sys
 from collections import Counter
 from typing import Any
 
@@ -39,6 +41,16 @@ _PACKAGES = {
 _configure = structlog.configure
 
 
+class _Stderr(io.StringIO):
+    """What is ``sys.stderr`` at the moment, as for the real programs."""
+
+    def write(self, text: str) -> int:
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+
 def pytest_configure() -> None:
     """Loggers do as the last ``configure`` said: those that keep to the first one they met, as in
     the real programs, would make one test's settings those of others."""
@@ -65,7 +77,7 @@ def plain_logs() -> None:
             ),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(0),
-        logger_factory=structlog.PrintLoggerFactory(),
+        logger_factory=structlog.WriteLoggerFactory(file=_Stderr()),
         cache_logger_on_first_use=False,
     )
 

@@ -45,9 +45,14 @@ class RunningGateway:
         self._loop.close()
 
 
+@pytest.fixture(autouse=True)
+def plain_logs() -> None:
+    """The gateway's log is not part of what commands print."""
+    configure_logging("critical")
+
+
 @pytest.fixture(scope="package")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGateway]:
-    configure_logging("critical")  # its log is not part of what commands print
     running = RunningGateway(tmp_path_factory.mktemp("gateway") / "state")
     yield running
     running.close()
