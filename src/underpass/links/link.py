@@ -45,8 +45,9 @@ _FLUSH: Final = 5.0
 _REST: Final = 0.001
 """Seconds between two turns of a calm link whose ends share their processors: what is in the way of
 a keystroke there is not bytes on the wire but the programs that handle the bulk beside it."""
-_NEAR: Final = 0.02
-"""Seconds of the longest round trip at which a local other end is believed not to be a proxy."""
+_NEAR: Final = 0.1
+"""Seconds of the longest round trip (bulk in the way of the pings included) at which a local other
+end is believed not to be a proxy for one far away."""
 
 OpenHandler = Callable[["Opening"], Awaitable[None]]
 
