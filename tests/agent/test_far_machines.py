@@ -34,11 +34,15 @@ class Case:
         self.directory = directory
         self.asked = 0
 
+    async def before(self) -> None:
+        """What happens while the gateway is asked for the key."""
+
     async def open(self, *, proves: int, recorded: int | None = None) -> str:
         """What arrives; whatever is refused, nothing of it did."""
 
         async def ask() -> str | None:
             self.asked += 1
+            await self.before()
             return None if recorded is None else fingerprint(recorded)
 
         ours, theirs = memory_pair()
@@ -89,13 +93,23 @@ async def test_at_first_it_has_to_be_the_one_on_record(case: Case) -> None:
     assert not (case.directory / FILE).exists()
 
 
-@pytest.mark.parametrize("text", ["{", "\udcff"])
+@pytest.mark.parametrize("text", ["{", "\udcff", "[]", "null", '{"m-1": 3}', '{"m-2": {}}'])
 async def test_keys_that_can_not_be_read_are_no_reason_to_trust_anybody(
     case: Case, text: str
 ) -> None:
     (case.directory / FILE).write_bytes(text.encode(errors="surrogateescape"))
     assert await case.open(proves=1, recorded=1) == "keys_unreadable"
     assert case.asked == 0
+
+
+async def test_of_two_first_connections_at_once_the_first_key_counts(case: Case) -> None:
+    class Overtaken(Case):
+        async def before(self) -> None:
+            assert await case.open(proves=1, recorded=1) == "opened"
+
+    late = Overtaken(case.directory)
+    assert await late.open(proves=2, recorded=2) == "agent_key_changed"
+    assert json.loads((case.directory / FILE).read_text()) == {"m-1": fingerprint(1)}
 
 
 async def test_a_key_that_can_not_be_kept_is_not_used(case: Case) -> None:

@@ -29,16 +29,18 @@ def test_the_users_own_file(home: Path) -> None:
     assert (home / ".config" / "underpass" / "known_machines.json").exists()
 
 
-def test_a_broken_file_is_no_empty_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "text", ["{", "[1]", "null", '{"https://a": 3}', '{"https://b": {"m": 4}}']
+)
+def test_a_broken_file_is_no_empty_one(tmp_path: Path, text: str) -> None:
     path = tmp_path / "known.json"
-    path.write_text("{")
-    with pytest.raises(InvalidRequest):
-        KnownMachines("https://a", path).fingerprint("m")
-    path.write_text("[1]")
-    assert KnownMachines("https://a", path).fingerprint("m") is None
-    path.write_text('{"https://a": 3, "https://b": {"m": 4}}')
-    assert KnownMachines("https://a", path).fingerprint("m") is None
-    assert KnownMachines("https://b", path).fingerprint("m") is None
+    path.write_text(text)
+    known = KnownMachines("https://a", path)
+    for asked in (lambda: known.fingerprint("m"), lambda: known.keep("m", "sha256:1")):
+        with pytest.raises(InvalidRequest) as caught:
+            asked()
+        assert caught.value.code == "unreadable"
+    assert path.read_text() == text
 
 
 def test_what_cannot_be_written(tmp_path: Path) -> None:

@@ -8,8 +8,6 @@ other is taken, whatever the gateway says.
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final, cast
@@ -17,6 +15,7 @@ from typing import Any, Final, cast
 import structlog
 
 from underpass.core.errors import Forbidden, Unavailable, UnderpassError
+from underpass.core.whole_file import replace_file
 from underpass.links.encryption import seal_as_client
 from underpass.links.stream import Stream
 from underpass.wire.sealing import WrongKey
@@ -88,12 +87,14 @@ class FarMachines:
         return sealed
 
     def _keep(self, machine: str, fingerprint: str) -> None:
-        known = self._load() | {machine: fingerprint}
+        known = self._load()
+        if known.setdefault(machine, fingerprint) != fingerprint:
+            # Another connection was the first meanwhile: the first key is the one that counts.
+            raise Forbidden(
+                f"The machine {machine} proved two keys at once.", code="agent_key_changed"
+            )
         try:
-            number, name = tempfile.mkstemp(dir=self._path.parent, prefix=f".{FILE}-")
-            with os.fdopen(number, "w", encoding="utf-8") as file:
-                json.dump(known, file, indent=2, sort_keys=True)
-            Path(name).replace(self._path)
+            replace_file(self._path, json.dumps(known, indent=2, sort_keys=True).encode())
         except OSError as error:
             raise Unavailable(
                 f"{self._path} can't be written: {error.strerror}.", code="keys_unwritable"
@@ -114,8 +115,11 @@ class FarMachines:
             raise Unavailable(
                 f"{self._path} can't be read: {error}.", code="keys_unreadable"
             ) from None
-        entries = cast("dict[str, Any]", found) if isinstance(found, dict) else {}
-        return {machine: key for machine, key in entries.items() if isinstance(key, str)}
+        entries = cast("dict[str, Any]", found)
+        if not isinstance(found, dict) or not all(isinstance(k, str) for k in entries.values()):
+            # Not what is kept there: a machine that is missing would be trusted anew.
+            raise Unavailable(f"{self._path} holds no keys of machines.", code="keys_unreadable")
+        return entries
 
 
 def _nobody(fingerprint: str) -> None:

@@ -11,13 +11,13 @@ import platform
 import plistlib
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from underpass.core.errors import InvalidRequest, Unavailable
+from underpass.core.whole_file import replace_file
 
 __all__ = ["Manager", "Service", "ServicePlan", "detect_manager", "plist", "unit"]
 
@@ -230,11 +230,7 @@ class Service:
 def _write(path: Path, data: bytes, mode: int) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        number, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-        with os.fdopen(number, "wb") as file:
-            file.write(data)
-            os.fchmod(file.fileno(), mode)
-        Path(name).replace(path)
+        replace_file(path, data, mode)
     except OSError as error:
         raise InvalidRequest(
             f"Can't write {path}: {error.strerror}.",

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from underpass.core.errors import InvalidRequest
+from underpass.core.whole_file import replace_file
 
 __all__ = ["Credentials", "Login", "config_directory"]
 
@@ -90,16 +90,7 @@ class Credentials:
         }
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            # mkstemp makes it 0600 from the start.
-            number, name = tempfile.mkstemp(dir=self.path.parent, prefix=".credentials-")
-            try:
-                with os.fdopen(number, "w", encoding="utf-8") as file:
-                    json.dump(stored, file, indent=2)
-                    file.write("\n")
-                Path(name).replace(self.path)
-            except BaseException:
-                Path(name).unlink(missing_ok=True)
-                raise
+            replace_file(self.path, (json.dumps(stored, indent=2) + "\n").encode())
         except OSError as error:
             raise self._bad(error.strerror or str(error)) from None
 

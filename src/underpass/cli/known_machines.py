@@ -6,13 +6,12 @@ Beside ``credentials.json``; a machine whose key is another than the one kept he
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from underpass.cli.credentials import config_directory
 from underpass.core.errors import InvalidRequest
+from underpass.core.whole_file import replace_file
 
 __all__ = ["KnownMachines"]
 
@@ -33,8 +32,7 @@ class KnownMachines:
 
     def fingerprint(self, machine_id: str) -> str | None:
         """``sha256:…`` of the machine's key; None when it has not been seen."""
-        found = self._load().get(self._server, {}).get(machine_id)
-        return found if isinstance(found, str) else None
+        return self._load().get(self._server, {}).get(machine_id)
 
     def keep(self, machine_id: str, fingerprint: str) -> None:
         """Remember the machine's key.
@@ -46,31 +44,32 @@ class KnownMachines:
         known.setdefault(self._server, {})[machine_id] = fingerprint
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            number, name = tempfile.mkstemp(dir=self._path.parent, prefix=f".{FILE}-")
-            with os.fdopen(number, "w", encoding="utf-8") as file:
-                json.dump(known, file, indent=2, sort_keys=True)
-            Path(name).replace(self._path)
+            replace_file(self._path, json.dumps(known, indent=2, sort_keys=True).encode())
         except OSError as error:
             raise InvalidRequest(
                 f"Can't write {self._path}: {error.strerror}.", code="unwritable"
             ) from None
 
-    def _load(self) -> dict[str, dict[str, Any]]:
+    def _load(self) -> dict[str, dict[str, str]]:
         try:
             found: object = json.loads(self._path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return {}
         except (OSError, ValueError) as error:
-            raise InvalidRequest(
-                f"{self._path} can't be read: {error}.",
-                code="unreadable",
-                hint="Without it every machine's key is taken as new; remove it only then.",
-            ) from None
+            raise self._unreadable(str(error)) from None
         if not isinstance(found, dict):
-            return {}
-        entries = cast("dict[str, object]", found)
-        return {
-            server: cast("dict[str, Any]", keys)
-            for server, keys in entries.items()
-            if isinstance(keys, dict)
-        }
+            raise self._unreadable("it holds no keys of machines")
+        for keys in cast("dict[str, object]", found).values():
+            if not isinstance(keys, dict):
+                raise self._unreadable("it holds no keys of machines")
+            if not all(isinstance(key, str) for key in cast("dict[str, object]", keys).values()):
+                raise self._unreadable("what is kept of a machine is no key")
+        return cast("dict[str, dict[str, str]]", found)
+
+    def _unreadable(self, why: str) -> InvalidRequest:
+        # Never taken as empty: every machine that is missing would be trusted anew.
+        return InvalidRequest(
+            f"{self._path} can't be read: {why}.",
+            code="unreadable",
+            hint="Without it every machine's key is taken as new; remove it only then.",
+        )

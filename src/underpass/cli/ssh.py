@@ -7,7 +7,6 @@ import os
 import re
 import shlex
 import sys
-import tempfile
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +17,7 @@ from underpass.cli.arguments import MachineName
 from underpass.cli.options import Connection, Options, options_of
 from underpass.cli.output import Output
 from underpass.core.errors import InvalidRequest, UnderpassError
+from underpass.core.whole_file import replace_file
 
 __all__ = ["apps", "host_alias", "proxy_command", "ssh_entries"]
 
@@ -168,10 +168,7 @@ def ssh_entries(
 def _replace(path: Path, text: str) -> None:
     try:
         path.parent.mkdir(mode=0o700, exist_ok=True)
-        number, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-        with os.fdopen(number, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(name).replace(path)
+        replace_file(path, text.encode())
     except OSError as error:
         raise InvalidRequest(f"Can't write {path}: {error.strerror}.", code="unwritable") from None
 
