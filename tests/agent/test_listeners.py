@@ -55,6 +55,7 @@ class TestWanted:
             {"options": {"e2e": True, "machine": 5}},
             {"options": {"e2e": True, "machine": "m"}, "protocol": "udp"},
             {"options": {"e2e": True, "machine": "m"}, "target": None},
+            {"options": {"e2e": True, "machine": "m"}, "target": "tcp:h:x"},
         ],
     )
     def test_not_understood(self, wrong: dict[str, Any]) -> None:

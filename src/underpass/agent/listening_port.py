@@ -8,6 +8,7 @@ the logins; here it is a TCP port, and a UDP port of the same number.
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -82,6 +83,8 @@ class Wanted:
         target, machine = item.get("target"), options.get("machine", "")
         if not isinstance(target, str) or not isinstance(machine, str) or (e2e and not machine):
             raise _not_understood("target")
+        if e2e and protocol == "tcp" and not re.fullmatch(r"tcp:.+:[0-9]{1,5}", target):
+            raise _not_understood("target")  # its port is counted on from
         if e2e and protocol not in {"tcp", "unix"}:
             raise _not_understood("options.e2e")
         return cls(
